@@ -1,0 +1,5 @@
+"""`python -m sapience`."""
+
+from sapience.cli import main
+
+main()

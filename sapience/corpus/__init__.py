@@ -1,0 +1,1 @@
+"""Raw text to token rows: sources, cleaning, deduplication, mixture, tokenizer, shards, stream."""

@@ -1,0 +1,146 @@
+"""One row per finished stage: what it made, how long it took, the figures that tell what it changed.
+
+The command line prints these rows at the end of a run, the report shows the same. A stage that this module
+does not know is shown by its first few plain figures. Nothing here needs torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sapience.evaluation.run_record import read_run
+from sapience.evaluation.wording import amount, duration, listing, percent, size
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class JourneyRow:
+    """A finished stage in words."""
+
+    stage: str
+    made: str
+    seconds: float
+    figures: list[str]
+
+    @property
+    def took(self) -> str:
+        """The time as a reader says it."""
+        return duration(self.seconds)
+
+
+MADE = {
+    "corpus": "clean, deduplicated text, some of it held out",
+    "tokenizer": "a vocabulary of byte pairs, the text as tokens",
+    "pretrain": "a base model that continues text",
+    "extend": "the base model with a longer context",
+    "evaluate": "scores on what no model was trained on",
+    "report": "this run on one page",
+}
+
+
+def journey_table(run: Path) -> list[JourneyRow]:
+    """The finished stages of a run directory in the order of the journey."""
+    return [
+        JourneyRow(
+            name,
+            MADE.get(name, "see its folder"),
+            manifest.seconds,
+            [line for line in _FIGURES.get(name, plain_figures)(manifest.figures) if line],
+        )
+        for name, manifest in read_run(run).manifests.items()
+    ]
+
+
+def plain_figures(figures: Figures) -> list[str]:
+    """The first four single values, by name."""
+    single = {name: value for name, value in figures.items() if isinstance(value, (int, float, str))}
+    return [
+        f"{name.replace('_', ' ')} {value if isinstance(value, str) else f'{value:,.4g}'}"
+        for name, value in list(single.items())[:4]
+    ]
+
+
+def compression(figures: Figures) -> tuple[list[str], list[str]]:
+    """Domains where the model needs fewer bits per byte than lzma, and those where it does not yet."""
+    model, xz = figures.get("bits_per_byte") or {}, figures.get("xz_bits_per_byte") or {}
+    compared = [domain for domain in model if domain in xz]
+    better = [domain for domain in compared if model[domain] < xz[domain]]
+    return better, [domain for domain in compared if domain not in better]
+
+
+def _corpus(figures: Figures) -> list[str]:
+    lines = []
+    if "documents" in figures:
+        lines.append(f"{amount(_total(figures['documents']))} documents")
+    if "bytes" in figures:
+        lines.append(size(_total(figures["bytes"])))
+    return lines or plain_figures(figures)
+
+
+def _tokenizer(figures: Figures) -> list[str]:
+    lines = []
+    if "vocab_size" in figures:
+        lines.append(f"{figures['vocab_size']:,} tokens in the vocabulary")
+    by_domain = next(
+        (figures[k] for k in ("bytes_per_token", "bytes_per_token_by_domain") if k in figures), None
+    )
+    values = [value for value in leaves(by_domain) if value > 0]
+    if values:
+        lines.append(f"{min(values):.2f} to {max(values):.2f} bytes per token")
+    return lines or plain_figures(figures)
+
+
+def _pretrain(figures: Figures) -> list[str]:
+    lines = []
+    better, worse = compression(figures)
+    if better or worse:
+        lines.append(f"bits per byte under lzma in {len(better)} of {len(better) + len(worse)} domains")
+    if violations := leaves(figures.get("max_violation")):
+        lines.append(f"busiest expert {percent(max(violations))} above the even share")
+    if isinstance(figures.get("mtp_acceptance"), (int, float)):
+        lines.append(f"{percent(figures['mtp_acceptance'])} of MTP drafts accepted")
+    return lines or plain_figures(figures)
+
+
+def _extend(figures: Figures) -> list[str]:
+    if "needle_before" not in figures or "needle_after" not in figures:
+        return plain_figures(figures)
+    return [
+        f"needles found: {percent(figures['needle_before'])} before, {percent(figures['needle_after'])} after"
+    ]
+
+
+def _evaluate(figures: Figures) -> list[str]:
+    lines = []
+    for name, share in (figures.get("accuracy") or {}).items():
+        low, high = (figures.get("interval") or {}).get(name, (share, share))
+        lines.append(f"{name}: {percent(share)} of unseen problems ({percent(low)} to {percent(high)})")
+    for name, by_length in (figures.get("needles") or {}).items():
+        found = [f"{percent(share)} at {length}" for length, share in by_length.items()]
+        if found:
+            lines.append(f"{name}: needles {listing(found)} tokens")
+    return lines
+
+
+_FIGURES: dict[str, Callable[[Figures], list[str]]] = {
+    "corpus": _corpus,
+    "tokenizer": _tokenizer,
+    "pretrain": _pretrain,
+    "extend": _extend,
+    "evaluate": _evaluate,
+}
+
+
+def leaves(value: Any) -> list[float]:
+    """All numbers in a figure: one, a list of them or a mapping to them, at any depth."""
+    if isinstance(value, Mapping):
+        return [leaf for inner in value.values() for leaf in leaves(inner)]
+    if isinstance(value, list):
+        return [leaf for inner in value for leaf in leaves(inner)]
+    return [float(value)] if isinstance(value, (int, float)) else []
+
+
+def _total(value: Any) -> float:
+    return sum(leaves(value))

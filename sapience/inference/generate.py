@@ -1,0 +1,151 @@
+"""Batched generation with a latent cache: prefill in the expanded form's place, then one absorbed step per token.
+
+Rows of a batch may have prompts of different lengths: each keeps its own position, and what lies beyond its length is
+masked. Finished rows leave the batch, so that a few long answers do not hold the rest. Sampling draws from one generator
+per prompt, so a result does not depend on its neighbours. Paged caches, prefix sharing and speculation are not covered.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sapience.model.attention import LatentCache
+from sapience.model.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote after one prompt."""
+
+    tokens: list[int]
+    """The stop token, if one came, is the last."""
+    logprobs: list[float]
+    """Log-probability (nats, temperature one) of each token at the moment it was drawn."""
+    finished: bool
+    """True where a stop token ended it, False where the limit did."""
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    stop_ids: Collection[int] = (),
+    seed: int = 0,
+    batch_size: int = 64,
+    on_token: Callable[[int, int], None] | None = None,
+) -> list[Completion]:
+    """Continue every prompt by at most `max_new_tokens`; greedy at temperature 0.
+
+    `on_token(prompt index, token)` is called as tokens come, for streaming. Raises ValueError for an empty prompt.
+    """
+    if any(not prompt for prompt in prompts):
+        raise ValueError("a prompt has no tokens: begin it with the bos token")
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    results: dict[int, Completion] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = _Batch(model, {i: prompts[i] for i in chosen}, max_new_tokens, seed)
+        results.update(batch.run(temperature, frozenset(stop_ids), on_token))
+    return [results[i] for i in range(len(prompts))]
+
+
+class _Batch:
+    """Rows that are decoded together."""
+
+    def __init__(self, model: Transformer, prompts: dict[int, Sequence[int]], limit: int, seed: int) -> None:
+        self.model = model
+        self.limit = limit
+        self.rows = list(prompts)
+        self.generators = {i: torch.Generator().manual_seed(seed * 1_000_003 + i) for i in prompts}
+        self.tokens: dict[int, list[int]] = {i: [] for i in prompts}
+        self.logprobs: dict[int, list[float]] = {i: [] for i in prompts}
+        self.device = model.embedding.weight.device
+        longest = max(len(p) for p in prompts.values())
+        self.lengths_B = torch.tensor([len(p) for p in prompts.values()], device=self.device)
+        self.prompts_BT = torch.zeros(len(prompts), longest, dtype=torch.int64, device=self.device)
+        for row, prompt in enumerate(prompts.values()):
+            self.prompts_BT[row, : len(prompt)] = torch.tensor(list(prompt), device=self.device)
+        capacity = longest + limit
+        config, dtype = model.config, model.embedding.weight.dtype
+        self.caches = [
+            LatentCache(
+                torch.zeros(len(prompts), capacity, config.kv_lora_rank, device=self.device, dtype=dtype),
+                torch.zeros(len(prompts), capacity, config.qk_rope_head_dim, device=self.device, dtype=dtype),
+            )
+            for _ in model.layers
+        ]
+        self.cosines, self.sines = model.rotary(capacity)
+
+    def run(
+        self, temperature: float, stop_ids: frozenset[int], on_token: Callable[[int, int], None] | None
+    ) -> dict[int, Completion]:
+        results: dict[int, Completion] = {}
+        positions_BT = torch.arange(self.prompts_BT.shape[1], device=self.device).expand(self.prompts_BT.shape)
+        hidden_BTD = self._forward(self.prompts_BT, positions_BT)
+        last_BD = hidden_BTD[torch.arange(len(self.rows), device=self.device), self.lengths_B - 1]
+        for step in range(self.limit):
+            drawn_B = self._draw(self.model.logits(last_BD).float(), temperature)
+            keep = []
+            for row, (index, token) in enumerate(zip(self.rows, drawn_B, strict=True)):
+                if on_token is not None:
+                    on_token(index, token)
+                stopped = token in stop_ids
+                if stopped or step + 1 == self.limit:
+                    results[index] = Completion(self.tokens[index], self.logprobs[index], stopped)
+                else:
+                    keep.append(row)
+            if not keep:
+                break
+            if len(keep) < len(self.rows):
+                self._keep(keep)
+            tokens_B1 = torch.tensor([[drawn_B[row]] for row in keep], device=self.device)
+            last_BD = self._forward(tokens_B1, self.lengths_B.unsqueeze(1))[:, 0]
+            self.lengths_B = self.lengths_B + 1
+        return results
+
+    def _forward(self, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
+        """Hidden states of new tokens, whose latents are written to the cache at their positions."""
+        cosines, sines = self.cosines[positions_BT], self.sines[positions_BT]
+        reach = int(positions_BT.max()) + 1
+        mask_BTS = torch.arange(reach, device=self.device) <= positions_BT.unsqueeze(-1)
+        rows = torch.arange(tokens_BT.shape[0], device=self.device).unsqueeze(1)
+        hidden_BTD = self.model.embedding(tokens_BT)
+        for layer, cache in zip(self.model.layers, self.caches, strict=True):
+            normed = layer.attention_norm(hidden_BTD)  # type: ignore[operator]
+            latent, rotary = layer.attention.latents(normed, cosines, sines)  # type: ignore[union-attr, operator]
+            cache.latent_BSR[rows, positions_BT] = latent
+            cache.rotary_BSP[rows, positions_BT] = rotary
+            seen = LatentCache(cache.latent_BSR[:, :reach], cache.rotary_BSP[:, :reach])
+            mixed = layer.attention.absorbed(normed, cosines, sines, seen, mask_BTS)  # type: ignore[union-attr, operator]
+            hidden_BTD = layer.feed(hidden_BTD + mixed)  # type: ignore[operator]
+        normalised: Tensor = self.model.norm(hidden_BTD)
+        return normalised
+
+    def _draw(self, logits_BV: Tensor, temperature: float) -> list[int]:
+        logprobs_BV = logits_BV.log_softmax(-1)
+        if temperature == 0.0:
+            drawn = logits_BV.argmax(-1)
+        else:
+            shares_BV = (logits_BV / temperature).softmax(-1).cpu()
+            draws = [
+                torch.multinomial(share, 1, generator=self.generators[index])
+                for share, index in zip(shares_BV, self.rows, strict=True)
+            ]
+            drawn = torch.cat(draws).to(logits_BV.device)
+        values = logprobs_BV.gather(1, drawn.unsqueeze(1)).squeeze(1).tolist()
+        tokens: list[int] = drawn.tolist()
+        for index, token, value in zip(self.rows, tokens, values, strict=True):
+            self.tokens[index].append(token)
+            self.logprobs[index].append(value)
+        return tokens
+
+    def _keep(self, rows: list[int]) -> None:
+        index = torch.tensor(rows, device=self.device)
+        self.rows = [self.rows[row] for row in rows]
+        self.lengths_B = self.lengths_B[index]
+        self.caches = [LatentCache(c.latent_BSR[index], c.rotary_BSP[index]) for c in self.caches]

@@ -1,0 +1,88 @@
+"""Multi-head latent attention (DeepSeek-V3 report, section 2.1.1, equations 1-11).
+
+Keys and values are made from one narrow latent per token; position travels in a separate small key that all heads
+share. Two forms compute the same: the expanded one, for training, unfolds keys and values for every head; the absorbed
+one, for decoding, folds the unfolding matrices into query and output, so that a cache holds the latent and the rotary
+key only ((R + P) numbers a token and layer).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sapience.model.rope import rotate, softmax_scale
+from sapience.recipe.model import ModelSection
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """What one layer remembers of S positions."""
+
+    latent_BSR: Tensor
+    rotary_BSP: Tensor
+
+
+class LatentAttention(nn.Module):
+    """One layer's attention. Linear layers have no biases; both latents are normalised."""
+
+    def __init__(self, config: ModelSection) -> None:
+        super().__init__()
+        self.config = config
+        heads, rank = config.num_attention_heads, config.kv_lora_rank
+        self.nope, self.rope, self.value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
+        if config.q_lora_rank is None:
+            self.q_proj = nn.Linear(config.hidden_size, heads * config.qk_head_dim, bias=False)
+        else:
+            self.q_down = nn.Linear(config.hidden_size, config.q_lora_rank, bias=False)
+            self.q_norm = nn.RMSNorm(config.q_lora_rank, eps=config.rms_norm_eps)
+            self.q_up = nn.Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
+        self.kv_down = nn.Linear(config.hidden_size, rank + config.qk_rope_head_dim, bias=False)
+        self.kv_norm = nn.RMSNorm(rank, eps=config.rms_norm_eps)
+        self.kv_up = nn.Linear(rank, heads * (config.qk_nope_head_dim + config.v_head_dim), bias=False)
+        self.out = nn.Linear(heads * config.v_head_dim, config.hidden_size, bias=False)
+        self.scale = softmax_scale(config)
+
+    def queries(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+        """Position-free [B,T,H,nope] and rotated [B,T,H,P] parts of the queries (eqs. 6-9)."""
+        q = self.q_proj(x_BTD) if self.config.q_lora_rank is None else self.q_up(self.q_norm(self.q_down(x_BTD)))
+        q_BTHd = q.unflatten(-1, (self.config.num_attention_heads, -1))
+        nope, rope = q_BTHd.split((self.nope, self.rope), dim=-1)
+        return nope, rotate(rope, cosines, sines)
+
+    def latents(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised latent [B,T,R] and rotated shared key [B,T,P]: what a cache keeps (eqs. 1, 3)."""
+        latent, rope = self.kv_down(x_BTD).split((self.config.kv_lora_rank, self.rope), dim=-1)
+        return self.kv_norm(latent), rotate(rope.unsqueeze(-2), cosines, sines).squeeze(-2)
+
+    def forward(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Causal attention over x in the expanded form. `mask` [B,1,T,T], True where a query may look, replaces causality."""
+        heads = self.config.num_attention_heads
+        q_nope, q_rope = self.queries(x_BTD, cosines, sines)
+        latent_BTR, k_rope_BTP = self.latents(x_BTD, cosines, sines)
+        k_nope, v_BTHd = self.kv_up(latent_BTR).unflatten(-1, (heads, -1)).split((self.nope, self.value), dim=-1)
+        q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
+        k = torch.cat((k_nope, k_rope_BTP.unsqueeze(-2).expand(-1, -1, heads, -1)), dim=-1).transpose(1, 2)
+        mixed = functional.scaled_dot_product_attention(
+            q, k, v_BTHd.transpose(1, 2), attn_mask=mask, is_causal=mask is None, scale=self.scale
+        )
+        merged: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
+        return merged
+
+    def absorbed(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, cache: LatentCache, mask_BTS: Tensor) -> Tensor:
+        """Attention of x over a cache that already holds x's own latents, in the absorbed form.
+
+        mask_BTS is True where query t may see cached position s. Softmax in float32.
+        """
+        heads = self.config.num_attention_heads
+        q_nope, q_rope = self.queries(x_BTD, cosines, sines)
+        up_HdR = self.kv_up.weight.view(heads, self.nope + self.value, -1)
+        q_latent = torch.einsum("bthd,hdr->bhtr", q_nope, up_HdR[:, : self.nope])
+        scores = torch.einsum("bhtr,bsr->bhts", q_latent, cache.latent_BSR)
+        scores = scores + torch.einsum("bthp,bsp->bhts", q_rope, cache.rotary_BSP)
+        scores = (scores * self.scale).float().masked_fill(~mask_BTS.unsqueeze(1), float("-inf"))
+        mixed = torch.einsum("bhts,bsr->bthr", scores.softmax(-1).to(x_BTD.dtype), cache.latent_BSR)
+        values = torch.einsum("bthr,hdr->bthd", mixed, up_HdR[:, self.nope :])
+        merged: Tensor = self.out(values.flatten(-2))
+        return merged

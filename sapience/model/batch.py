@@ -1,0 +1,50 @@
+"""What goes into the network in training: packed rows with their targets."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sapience.ops.cross_entropy import IGNORE
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """Rows that go through the model at once."""
+
+    tokens_BT: Tensor
+    """int64 inputs."""
+    labels_BT: Tensor
+    """int64: the next token, or IGNORE where there is none to predict."""
+    documents_BT: Tensor
+    """int32: which document of its row a position belongs to; -1 is padding."""
+    isolate: bool = False
+    """Attend within a document only (post-training); pre-training lets packed documents see each other, as V3 does."""
+
+    @property
+    def valid_BT(self) -> Tensor:
+        """True where there is a token, False on padding."""
+        return self.documents_BT >= 0
+
+    def to(self, device: torch.device | str) -> "Microbatch":
+        """The same on another device."""
+        return Microbatch(
+            self.tokens_BT.to(device, non_blocking=True),
+            self.labels_BT.to(device, non_blocking=True),
+            self.documents_BT.to(device, non_blocking=True),
+            self.isolate,
+        )
+
+
+def from_rows(tokens: Tensor, documents: Tensor, isolate: bool = False) -> Microbatch:
+    """Inputs and targets from packed rows of T+1 tokens; no target crosses the end of a document or leads into padding."""
+    same = (documents[:, 1:] == documents[:, :-1]) & (documents[:, 1:] >= 0)
+    labels = torch.where(same, tokens[:, 1:], IGNORE)
+    return Microbatch(tokens[:, :-1].contiguous(), labels, documents[:, :-1].contiguous(), isolate)
+
+
+def prediction_labels(batch: Microbatch, depth: int) -> Tensor:
+    """Targets of prediction depth k: at position i the token i+k+1, [B, T-k]; none where a document ends in between."""
+    labels = batch.labels_BT[:, depth:]
+    same = batch.documents_BT[:, depth:] == batch.documents_BT[:, : labels.shape[1]]
+    return torch.where(same, labels, IGNORE)

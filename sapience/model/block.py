@@ -1,0 +1,134 @@
+"""One transformer layer, as steps that a schedule can interleave.
+
+A block with experts is attention, routing, dispatch, experts, combine. Each is a method that takes and returns plain
+tensors, so that a pipeline may run the steps of two micro-batches in turn, put the exchange between dispatch and experts
+on a stream of its own, and split backward into its input and weight parts. `forward` calls them in order.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sapience.model.attention import LatentAttention
+from sapience.model.feed_forward import Experts, FeedForward
+from sapience.model.gate import Gate, Routing, count_loads, sequence_balance
+from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order
+from sapience.recipe.model import ModelSection
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every layer of a forward pass shares."""
+
+    cosines: Tensor
+    sines: Tensor
+    valid_BT: Tensor | None = None
+    """True where there is a token; None where there is no padding."""
+    mask: Tensor | None = None
+    """[B,1,T,T], True where a query may look; None for plain causality."""
+
+
+@dataclass(frozen=True)
+class Router:
+    """What a layer's gate leaves behind for balancing; returned, never stored, so recomputation cannot count it twice."""
+
+    loads_E: Tensor
+    """Tokens per expert, padding left out; no gradient."""
+    balance_B: Tensor
+    """Sequence-wise balance term of each row, differentiable."""
+
+
+class DenseBlock(nn.Module):
+    """Attention and a dense feed-forward, each behind its norm and added to the residual stream."""
+
+    def __init__(self, config: ModelSection) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attention = LatentAttention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.feed_forward = FeedForward(config.hidden_size, config.intermediate_size)
+
+    def attend(self, hidden_BTD: Tensor, context: Context) -> Tensor:
+        """The residual stream after attention."""
+        mixed: Tensor = self.attention(self.attention_norm(hidden_BTD), context.cosines, context.sines, context.mask)
+        return hidden_BTD + mixed
+
+    def feed(self, hidden_BTD: Tensor) -> Tensor:
+        """The residual stream after the feed-forward."""
+        fed: Tensor = self.feed_forward(self.feed_forward_norm(hidden_BTD))
+        return hidden_BTD + fed
+
+    def forward(self, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:
+        """A dense layer has no router."""
+        return self.feed(self.attend(hidden_BTD, context)), None
+
+
+class ExpertBlock(nn.Module):
+    """Attention and a mixture of experts."""
+
+    def __init__(self, config: ModelSection) -> None:
+        super().__init__()
+        self.config = config
+        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attention = LatentAttention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.gate = Gate(config)
+        self.experts = Experts(config)
+        self.shared = (
+            FeedForward(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
+            if config.n_shared_experts
+            else None
+        )
+
+    attend = DenseBlock.attend
+
+    def normalise(self, hidden_BTD: Tensor) -> Tensor:
+        """What gate and experts see: [T, D] with the rows of all sequences one after another."""
+        normalised: Tensor = self.feed_forward_norm(hidden_BTD)
+        return normalised.flatten(0, 1)
+
+    def route(self, x_TD: Tensor) -> tuple[Routing, ExpertOrder]:
+        """Choose experts and sort the tokens' copies by them."""
+        routing: Routing = self.gate(x_TD)
+        return routing, expert_order(routing.experts_TK, self.config.n_routed_experts)
+
+    def dispatch(self, x_TD: Tensor, order: ExpertOrder) -> Tensor:
+        """Copies of the tokens at their experts' places, [N, D]."""
+        return dispatch(x_TD, order)
+
+    def expert(self, rows_ND: Tensor, order: ExpertOrder) -> Tensor:
+        """The routed experts' arithmetic."""
+        outputs: Tensor = self.experts(rows_ND, order.counts_E)
+        return outputs
+
+    def combine(self, hidden_BTD: Tensor, x_TD: Tensor, outputs_ND: Tensor, routing: Routing, order: ExpertOrder) -> Tensor:
+        """The residual stream with the experts' weighted outputs and the shared experts' added."""
+        mixed = combine(outputs_ND, routing.weights_TK, order)
+        if self.shared is not None:
+            mixed = mixed + self.shared(x_TD)
+        return hidden_BTD + mixed.view_as(hidden_BTD)
+
+    def observe(self, routing: Routing, rows: int, context: Context) -> Router:
+        """Load and balance term of this pass."""
+        experts_BTK = routing.experts_TK.unflatten(0, (rows, -1))
+        affinities_BTE = routing.affinities_TE.unflatten(0, (rows, -1))
+        valid = context.valid_BT if context.valid_BT is not None else experts_BTK.new_ones(experts_BTK.shape[:2])
+        return Router(
+            count_loads(experts_BTK, valid, self.config.n_routed_experts),
+            sequence_balance(affinities_BTE, self.config.num_experts_per_tok, valid),
+        )
+
+    def forward(self, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:
+        """All steps in order."""
+        hidden_BTD = self.attend(hidden_BTD, context)
+        x_TD = self.normalise(hidden_BTD)
+        routing, order = self.route(x_TD)
+        outputs_ND = self.expert(self.dispatch(x_TD, order), order)
+        hidden_BTD = self.combine(hidden_BTD, x_TD, outputs_ND, routing, order)
+        return hidden_BTD, self.observe(routing, hidden_BTD.shape[0], context)
+
+    def feed(self, hidden_BTD: Tensor) -> Tensor:
+        """The residual stream after the experts; for inference, where nobody balances."""
+        x_TD = self.normalise(hidden_BTD)
+        routing, order = self.route(x_TD)
+        return self.combine(hidden_BTD, x_TD, self.expert(self.dispatch(x_TD, order), order), routing, order)

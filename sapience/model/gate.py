@@ -1,0 +1,104 @@
+"""The gate: which experts a token goes to, with what weight, and how their load is kept even.
+
+DeepSeek-V3 report, section 2.1.2. Balance comes from a bias per expert that enters the choice but never the weight; the
+training loop nudges it once per step by the sign of each expert's excess load. A small sequence-wise loss guards against
+imbalance inside one sequence. Pure functions here; the module holds the parameters only.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sapience.recipe.model import ModelSection
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The gate's answer for T tokens."""
+
+    weights_TK: Tensor
+    """Weight of each chosen expert's output, float32, differentiable."""
+    experts_TK: Tensor
+    """Which experts were chosen, int64."""
+    affinities_TE: Tensor
+    """Unbiased affinities, float32, differentiable: what the balance loss looks at."""
+
+
+def choose_experts(affinities_TE: Tensor, bias_E: Tensor, config: ModelSection) -> Tensor:
+    """The K experts with the best biased affinity, out of the best `topk_group` groups; [T, K].
+
+    A group's score is the sum of its two best biased affinities; experts outside the chosen groups are masked with -inf
+    (masking with zero, as some implementations do, lets them win where biased affinities are negative).
+    """
+    biased = affinities_TE + bias_E
+    if config.n_group > 1:
+        grouped_TGe = biased.unflatten(-1, (config.n_group, -1))
+        scores_TG = grouped_TGe.topk(2, dim=-1).values.sum(-1)
+        kept = scores_TG.topk(config.topk_group, dim=-1, sorted=False).indices
+        open_TG = torch.zeros_like(scores_TG, dtype=torch.bool).scatter_(-1, kept, True)
+        biased = grouped_TGe.masked_fill(~open_TG.unsqueeze(-1), float("-inf")).flatten(-2)
+    return biased.topk(config.num_experts_per_tok, dim=-1, sorted=False).indices
+
+
+def expert_weights(affinities_TE: Tensor, experts_TK: Tensor, config: ModelSection) -> Tensor:
+    """Weights of the chosen experts: their unbiased affinities, renormalised, times `routed_scaling_factor` (eqs. 13-16)."""
+    weights = affinities_TE.gather(-1, experts_TK)
+    if config.norm_topk_prob:
+        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+    return weights * config.routed_scaling_factor
+
+
+def count_loads(experts_BTK: Tensor, valid_BT: Tensor, experts: int) -> Tensor:
+    """Tokens that each expert received, padding left out; float32 [E], whole numbers."""
+    ones = valid_BT.unsqueeze(-1).expand_as(experts_BTK).reshape(-1).to(torch.float32)
+    return torch.zeros(experts, device=ones.device).scatter_add_(0, experts_BTK.reshape(-1), ones)
+
+
+def sequence_balance(affinities_BTE: Tensor, choices: int, valid_BT: Tensor) -> Tensor:
+    """Sum_i f_i P_i of every sequence (eqs. 17-20), [B]; one at perfect balance.
+
+    f_i is E/(K T) times the tokens that rank expert i among their K best *unbiased* affinities (eq. 18); P_i is the mean
+    of the affinities normalised over the experts. Padding counts in neither.
+    """
+    count = affinities_BTE.shape[-1]
+    valid = valid_BT.to(affinities_BTE.dtype)
+    length_B1 = valid.sum(1, keepdim=True).clamp(min=1)
+    ranked_BTK = affinities_BTE.detach().topk(choices, dim=-1, sorted=False).indices
+    ones = valid.unsqueeze(-1).expand(*ranked_BTK.shape).flatten(1)
+    share_BE = torch.zeros_like(affinities_BTE[:, 0]).scatter_add_(1, ranked_BTK.flatten(1), ones)
+    share_BE = share_BE * (count / choices) / length_B1
+    normalised = affinities_BTE / affinities_BTE.sum(-1, keepdim=True)
+    mean_BE = torch.einsum("bte,bt->be", normalised, valid) / length_B1
+    return (share_BE * mean_BE).sum(-1)
+
+
+def updated_bias(bias_E: Tensor, loads_E: Tensor, gamma: float) -> Tensor:
+    """b_i + gamma · sign(mean load - load_i), the loads summed over the whole step (section 2.1.2)."""
+    return bias_E + gamma * torch.sign(loads_E.mean() - loads_E).to(bias_E.dtype)
+
+
+def max_violation(loads_E: Tensor) -> float:
+    """(largest load - mean load) / mean load: zero at perfect balance (Wang et al. 2024)."""
+    mean = loads_E.mean()
+    return float((loads_E.max() - mean) / mean) if mean > 0 else 0.0
+
+
+class Gate(nn.Module):
+    """Affinities in float32, whatever the model's type."""
+
+    bias_E: Tensor
+
+    def __init__(self, config: ModelSection) -> None:
+        super().__init__()
+        self.config = config
+        self.weight_ED = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        self.register_buffer("bias_E", torch.zeros(config.n_routed_experts))
+
+    def forward(self, x_TD: Tensor) -> Routing:
+        """Route T tokens. The bias takes part in the choice only and has no gradient."""
+        wide = torch.promote_types(x_TD.dtype, torch.float32)
+        affinities = functional.linear(x_TD.to(wide), self.weight_ED.to(wide)).sigmoid()
+        experts = choose_experts(affinities.detach(), self.bias_E.to(wide), self.config)
+        return Routing(expert_weights(affinities, experts, self.config), experts, affinities)

@@ -1,0 +1,160 @@
+"""The whole network: embedding, layers, final norm, output head, and the multi-token-prediction modules.
+
+DeepSeek-V3 report, sections 2.1 and 2.2. The prediction modules share embedding and head with the main model and form a
+causal chain: depth k reads depth k-1's hidden state and the embedding of the token k places ahead (eqs. 21-25). They
+take the main model's state *after* its final norm, as the public serving stacks do; the report does not say.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sapience.model.batch import Microbatch
+from sapience.model.block import Context, DenseBlock, ExpertBlock, Router
+from sapience.model.rope import rotary_table
+from sapience.recipe.model import ModelSection
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Hidden states of a training pass."""
+
+    hidden_BTD: Tensor
+    """Main model, after the final norm."""
+    predictions: list[Tensor]
+    """Depth k (from 1): [B, T-k, D] after its own norm; position i predicts token i+k+1."""
+    routers: list[Router]
+    """One per layer with experts, main model first, then prediction depths."""
+
+
+class PredictionModule(nn.Module):
+    """One depth of multi-token prediction: join, one transformer layer, norm."""
+
+    def __init__(self, config: ModelSection) -> None:
+        super().__init__()
+        self.embedding_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.hidden_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.join = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.block = ExpertBlock(config)
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def joined(self, hidden_BTD: Tensor, embedding_BTD: Tensor) -> Tensor:
+        """M [norm(embedding) ; norm(hidden)]: eq. 21 in the order that the released weights expect."""
+        joined: Tensor = self.join(torch.cat((self.embedding_norm(embedding_BTD), self.hidden_norm(hidden_BTD)), dim=-1))
+        return joined
+
+
+class Transformer(nn.Module):
+    """A DeepSeek-V3 language model."""
+
+    def __init__(self, config: ModelSection) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            DenseBlock(config) if index < config.first_k_dense_replace else ExpertBlock(config)
+            for index in range(config.num_hidden_layers)
+        )
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.head.weight = self.embedding.weight
+        self.predictions = nn.ModuleList(PredictionModule(config) for _ in range(config.num_nextn_predict_layers))
+        self._tables: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> "Transformer":
+        """Draw every matrix from a normal distribution of `initializer_range`; norms are one. The same on any device."""
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(1.0)
+            else:
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(noise * self.config.initializer_range)
+        return self
+
+    def gates(self) -> "list[ExpertBlock]":
+        """The layers with experts in the order of `Forward.routers`."""
+        main = [layer for layer in self.layers if isinstance(layer, ExpertBlock)]
+        return main + [module.block for module in self.predictions if isinstance(module, PredictionModule)]
+
+    def rotary(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the first `length` positions on the model's device."""
+        device = self.embedding.weight.device
+        key = str(device), length
+        if key not in self._tables:
+            self._tables = {key: rotary_table(self.config, length, device)}
+        return self._tables[key]
+
+    def forward(self, batch: Microbatch) -> Forward:
+        """Hidden states of the main model and of every prediction depth."""
+        context = self.context(batch)
+        hidden, routers = self.body(batch.tokens_BT, context)
+        predictions, more = self.chain(hidden, batch.tokens_BT, context)
+        return Forward(hidden, predictions, routers + more)
+
+    def context(self, batch: Microbatch) -> Context:
+        """What the layers share for this batch."""
+        length = batch.tokens_BT.shape[1]
+        cosines, sines = self.rotary(length)
+        mask = None
+        if batch.isolate:
+            documents = batch.documents_BT
+            causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+            mask = ((documents.unsqueeze(2) == documents.unsqueeze(1)) & causal).unsqueeze(1)
+        return Context(cosines, sines, batch.valid_BT, mask)
+
+    def body(self, tokens_BT: Tensor, context: Context) -> tuple[Tensor, list[Router]]:
+        """The main model: hidden states after the final norm [B,T,D], and the gates' records."""
+        hidden_BTD = self.embedding(tokens_BT)
+        routers = []
+        for layer in self.layers:
+            hidden_BTD, router = layer(hidden_BTD, context)
+            if router is not None:
+                routers.append(router)
+        return self.norm(hidden_BTD), routers
+
+    def chain(self, hidden_BTD: Tensor, tokens_BT: Tensor, context: Context) -> tuple[list[Tensor], list[Router]]:
+        """The prediction modules' hidden states; depth k has T-k positions."""
+        predictions: list[Tensor] = []
+        routers: list[Router] = []
+        state = hidden_BTD
+        for depth, module in enumerate(self.predictions, start=1):
+            assert isinstance(module, PredictionModule)
+            length = tokens_BT.shape[1] - depth
+            embedding = self.embedding(tokens_BT[:, depth:])
+            shortened = _shorten(context, length)
+            state, router = module.block(module.joined(state[:, :length], embedding), shortened)
+            state = module.norm(state)
+            predictions.append(state)
+            if router is not None:
+                routers.append(router)
+        return predictions, routers
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """Hidden states after the final norm, [B,T,D], of rows without padding (padding at the end does no harm)."""
+        return self.body(tokens_BT, Context(*self.rotary(tokens_BT.shape[1])))[0]
+
+    def logits(self, hidden_BTD: Tensor) -> Tensor:
+        """Unnormalised log-probabilities over the vocabulary."""
+        return functional.linear(hidden_BTD, self.head.weight)
+
+    def mtp_hidden(self, hidden_BTD: Tensor, tokens_BT: Tensor) -> list[Tensor]:
+        """Depth k: [B, T-k, D]; `logits` of it at position i predicts token i+k+1."""
+        return self.chain(hidden_BTD, tokens_BT, Context(*self.rotary(tokens_BT.shape[1])))[0]
+
+
+def _shorten(context: Context, length: int) -> Context:
+    valid = None if context.valid_BT is None else context.valid_BT[:, -length:]
+    mask = None if context.mask is None else context.mask[..., :length, :length]
+    return Context(context.cosines[:length], context.sines[:length], valid, mask)
+
+
+def count_parameters(modules: Sequence[nn.Module]) -> int:
+    """Elements of the distinct parameters of several modules."""
+    seen = {id(p): p.numel() for module in modules for p in module.parameters()}
+    return sum(seen.values())

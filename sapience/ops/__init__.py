@@ -1,0 +1,1 @@
+"""The arithmetic that is worth tuning. Each op has a plain PyTorch reference that defines its meaning."""

@@ -1,0 +1,94 @@
+"""Cross-entropy from hidden states, in chunks, so that the logits of a whole batch never exist at once.
+
+The gradient with respect to the logits is softmax minus one-hot; it is formed chunk by chunk in the forward pass, while
+the logits are at hand, and only its two products (for the hidden states and for the head) are kept. Not covered: label
+smoothing, and a backward pass through the gradient itself.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORE = -100
+"""Label of a position without a target."""
+CHUNK_ELEMENTS = 1 << 19
+"""Logits held at a time: 2 MiB of float32, about what a core's second-level cache keeps."""
+
+
+def reference(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
+    """Sum over the labelled rows of -log softmax(hidden head^T)[label], in nats; the op's meaning."""
+    logits_NV = functional.linear(hidden_ND, head_VD).float()
+    return functional.cross_entropy(logits_NV, labels_N, ignore_index=IGNORE, reduction="sum")
+
+
+def linear_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
+    """The same sum, differentiable in hidden states and head, in bounded memory. A scalar in float32 (float64 in float64)."""
+    loss: Tensor = _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N)
+    return loss
+
+
+@torch.no_grad()
+def token_losses(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
+    """-log probability of each label in nats, [N]; zero where there is none. For evaluation."""
+    rows = _rows_per_chunk(head_VD)
+    losses = [
+        functional.cross_entropy(
+            _wide(functional.linear(hidden_ND[i : i + rows], head_VD)),
+            labels_N[i : i + rows],
+            ignore_index=IGNORE,
+            reduction="none",
+        )
+        for i in range(0, hidden_ND.shape[0], rows)
+    ]
+    return torch.cat(losses)
+
+
+def _rows_per_chunk(head_VD: Tensor) -> int:
+    return max(1, CHUNK_ELEMENTS // head_VD.shape[0]) if head_VD.device.type == "cpu" else 8192
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
+        rows = _rows_per_chunk(head_VD)
+        wants_gradient = any(ctx.needs_input_grad)
+        gradient_ND = torch.empty_like(hidden_ND) if wants_gradient else None
+        gradient_VD: Tensor | None = None
+        total = torch.zeros((), dtype=_wide(hidden_ND[:0]).dtype, device=hidden_ND.device)
+        for i in range(0, hidden_ND.shape[0], rows):
+            hidden, labels = hidden_ND[i : i + rows], labels_N[i : i + rows]
+            logits = _wide(functional.linear(hidden, head_VD))
+            labelled = labels != IGNORE
+            index = labels.clamp(min=0).unsqueeze(1)
+            normaliser = logits.logsumexp(1, keepdim=True)
+            total += ((normaliser - logits.gather(1, index)).squeeze(1) * labelled).sum()
+            if gradient_ND is None:
+                continue
+            slope = logits.sub_(normaliser).exp_()
+            slope.scatter_add_(1, index, torch.full_like(normaliser, -1.0))
+            slope.mul_(labelled.unsqueeze(1))
+            slope = slope.to(hidden.dtype)
+            torch.mm(slope, head_VD, out=gradient_ND[i : i + rows])
+            if gradient_VD is None:
+                gradient_VD = _wide(slope.t() @ hidden)
+            else:
+                gradient_VD.addmm_(slope.t(), hidden) if slope.dtype == gradient_VD.dtype else gradient_VD.add_(
+                    slope.t() @ hidden
+                )
+        if gradient_ND is not None and gradient_VD is not None:
+            ctx.save_for_backward(gradient_ND, gradient_VD.to(head_VD.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        if not ctx.saved_tensors:
+            return None, None, None
+        gradient_ND, gradient_VD = ctx.saved_tensors
+        slope = slopes[0]
+        return gradient_ND * slope.to(gradient_ND.dtype), gradient_VD * slope.to(gradient_VD.dtype), None

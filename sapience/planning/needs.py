@@ -1,0 +1,92 @@
+"""What a recipe will need, in minutes, memory and disk, and the refusal where a machine does not have it.
+
+Rough on purpose: a run of an hour must not be refused for a guess, so only memory and disk are checked, with what is
+certainly needed; the time is said, not enforced. The time rests on one measured rate, of the demo's own kind of model
+on a CPU; on a GPU none is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sapience.planning.machine import Machine
+from sapience.planning.parameters import count_parameters, training_operations
+from sapience.recipe import Recipe, UserError
+
+OPERATIONS_PER_SECOND = 62e9
+"""Of one CPU core on the demo's model, forward to optimizer step, in float32; see `training_operations`."""
+CORES_POWER = 0.8
+"""Two cores are 1.74 times as fast as one; each further doubling brings no more than that."""
+MOST_CORES = 16
+PROCESS_BYTES = 700 << 20
+"""Python with torch and the tokenizer, before any tensor."""
+CORPUS_BYTES = 900 << 20
+"""Most that reading, cleaning and deduplicating a demo-sized corpus takes."""
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Estimates for the stages that the recipe names."""
+
+    minutes: float
+    """On the CPU, with as many cores as were given."""
+    memory_bytes: int
+    disk_bytes: int
+
+
+def needs_of(recipe: Recipe, cores: int = 2) -> Needs:
+    """Estimate from the recipe alone; works without torch and touches no file."""
+    stages = set(recipe.stages)
+    weights = count_parameters(recipe.model).total
+    memory, disk, seconds = PROCESS_BYTES, 50 * MIB, 10.0
+    if stages & {"corpus", "tokenizer"}:
+        memory, disk, seconds = CORPUS_BYTES, disk + 300 * MIB, seconds + 60.0
+    rate = OPERATIONS_PER_SECOND * min(cores, MOST_CORES) ** CORES_POWER
+    if "pretrain" in stages:
+        section = recipe.pretrain
+        tokens = section.steps * section.batch.rows * section.length
+        seconds += tokens * training_operations(recipe.model, section.length) / rate
+        memory = max(memory, _training_bytes(recipe, section.batch.micro_rows, section.length))
+        disk += (section.keep_checkpoints + 1) * 12 * weights + 4 * weights
+    if "extend" in stages:
+        for phase in recipe.extend.phases:
+            length = phase.factor * recipe.pretrain.length
+            tokens = phase.steps * phase.batch.rows * length
+            seconds += tokens * training_operations(recipe.model, length) / rate
+            memory = max(memory, _training_bytes(recipe, phase.batch.micro_rows, length))
+        disk += (recipe.extend.keep_checkpoints + 1) * 12 * weights + 4 * weights
+    if "evaluate" in stages:
+        seconds += 60.0
+    return Needs(seconds / 60, int(memory), int(disk))
+
+
+def _training_bytes(recipe: Recipe, rows: int, length: int) -> int:
+    """Weights, gradients and two moments (16 bytes a weight), and what a micro-batch keeps for its backward pass."""
+    model = recipe.model
+    layers = model.num_hidden_layers + model.num_nextn_predict_layers
+    attention = model.num_attention_heads * (3 * model.qk_head_dim + 3 * model.v_head_dim)
+    experts = 3 * (model.num_experts_per_tok + model.n_shared_experts) * model.moe_intermediate_size
+    kept = layers * (10 * model.hidden_size + attention + max(experts, 3 * model.intermediate_size))
+    logits = 3 * model.vocab_size * (1 + model.num_nextn_predict_layers)
+    per_token = 4 * (kept + logits)
+    return PROCESS_BYTES + 16 * count_parameters(model).total + rows * length * per_token
+
+
+def check_before(recipe: Recipe, machine: Machine, need: Needs) -> None:
+    """Raises UserError where the machine has less memory or disk than the recipe needs."""
+    if need.memory_bytes > machine.memory_available_bytes:
+        raise UserError(
+            f"recipe '{recipe.name}' needs about {_gib(need.memory_bytes)} of memory and "
+            f"{_gib(machine.memory_available_bytes)} is free: close other programs, raise the container's limit, or "
+            "lower pretrain.batch.micro_rows and model sizes"
+        )
+    if need.disk_bytes > machine.disk_free_bytes:
+        raise UserError(
+            f"recipe '{recipe.name}' needs about {_gib(need.disk_bytes)} of disk and {_gib(machine.disk_free_bytes)} "
+            f"is free at {machine.folder}: free some space, choose another folder, or lower pretrain.keep_checkpoints"
+        )
+
+
+def _gib(count: int) -> str:
+    return f"{count / (1 << 30):.2f} GiB"

@@ -1,0 +1,48 @@
+"""Pre-training: how long, on what mixture, with which optimizer (report, section 4.2)."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from sapience.recipe.optimization import (
+    BalanceSection,
+    BatchSection,
+    OptimizerSection,
+    PredictionSection,
+    ScheduleSection,
+)
+from sapience.recipe.section import Section
+
+
+class PretrainSection(Section):
+    """From random weights (or a model of the user's own) to a base model."""
+
+    model: str | None = None
+    """A Hugging Face folder or RUN[@stage] to go on from; null begins from random weights."""
+    steps: PositiveInt = 1000
+    """Optimizer steps. Never a time: the same recipe gives the same model on a fast and on a slow machine."""
+    length: PositiveInt = 128
+    """Context in tokens."""
+    mixture: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Share of the training rows by domain of the corpus; empty means the corpus section's own weights."""
+    batch: BatchSection = BatchSection()
+    schedule: ScheduleSection = ScheduleSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    balance: BalanceSection = BalanceSection()
+    prediction: PredictionSection = PredictionSection()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one."""
+    log_every: PositiveInt = 10
+    """Steps between two lines of metrics."""
+    checkpoint_every: PositiveInt = 100
+    """Steps between two checkpoints; a killed run loses at most so many."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many checkpoints stay on disk."""
+    evaluations: int = Field(default=6, ge=0)
+    """How many times, evenly over the steps, held-out bits per byte are measured and text is sampled."""
+    evaluation_bytes: PositiveInt = 8192
+    """Held-out bytes per domain at those moments; the last measurement takes `final_bytes`."""
+    final_bytes: PositiveInt = 65536
+    """Held-out bytes per domain of the measurement at the end."""
+    sample_prompts: list[str] = Field(default_factory=lambda: ["The ", "def ", "import "])
+    """Beginnings that the model continues at those moments."""

@@ -1,0 +1,172 @@
+"""The run directory: one folder per stage, a manifest in each, fingerprints that say whether a stage is still valid.
+
+    runs/NAME/recipe.yaml            the resolved recipe
+    runs/NAME/STAGE/manifest.json    written last and atomically: a stage without one is unfinished
+
+A fingerprint covers the part of the recipe a stage depends on, its inputs' fingerprints and an integer version of the
+stage's meaning; never package versions or commits, which a manifest records but nobody compares. This module knows no
+stage's body and imports no torch.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from sapience.recipe import Recipe, UserError
+
+MANIFEST = "manifest.json"
+RECORDED_PACKAGES = ("sapience", "torch", "numpy", "rustbpe", "tiktoken", "rensa", "reasoning-gym")
+
+
+class ProgressTask(Protocol):
+    """A bar on the screen."""
+
+    def advance(self, amount: float = 1, **figures: float | str) -> None:
+        """Move on by `amount`; the figures are shown beside the bar."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All that a stage body is given."""
+
+    recipe: Recipe
+    run: Path
+    folder: Path
+    """This stage's own folder, the only place it writes."""
+    inputs: Mapping[str, Path]
+    """Folders of the finished stages it takes."""
+    progress: Callable[[str, int | None], AbstractContextManager[ProgressTask]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage says of itself."""
+
+    stage: str
+    version: int
+    fingerprint: str
+    inputs: dict[str, str]
+    """Fingerprints of the stages it was made from."""
+    seconds: float
+    """Time of all its sessions together."""
+    figures: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    packages: dict[str, str] = field(default_factory=dict)
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a whole file or nothing: a temporary file in the same folder, flushed to disk, then renamed."""
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest in a stage's folder, or None where the stage is unfinished or the file is damaged."""
+    try:
+        return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Declare a stage finished."""
+    write_atomically(folder / MANIFEST, json.dumps(asdict(manifest), indent=1, ensure_ascii=False) + "\n")
+
+
+def fingerprint(version: int, parts: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Sha256 (16 hex digits) of a stage's meaning: its version, its part of the recipe, its inputs' fingerprints."""
+    record = json.dumps([version, parts, dict(inputs)], sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(record.encode("utf-8")).hexdigest()[:16]
+
+
+def hash_model_folder(folder: Path) -> str:
+    """Fingerprint of a model that no stage of this run made: config, tokenizer and weights, by content."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".json", ".safetensors"}:
+            digest.update(path.name.encode())
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what shaped the result, for the record."""
+    versions = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run directory: a second process that would write to it is refused."""
+    run.mkdir(parents=True, exist_ok=True)
+    with open(run / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"another process is working in {run}: wait for it, stop it, or choose another name=…"
+            ) from None
+        yield
+
+
+def empty_folder(folder: Path) -> None:
+    """Throw away what an earlier recipe made in a stage's folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def stage_folder(run: Path, stage: str) -> Path:
+    """Where a stage of a run lives."""
+    return run / stage
+
+
+def resolve_model(text: str, prefer: Sequence[str] = ("reinforce", "finetune", "extend", "pretrain")) -> Path:
+    """The Hugging Face folder that `RUN`, `RUN@stage` or a path names; a run alone means its latest model.
+
+    Raises UserError where there is none, naming what there is.
+    """
+    name, _, stage = text.partition("@")
+    path = Path(text)
+    if (path / "config.json").is_file():
+        return path
+    for run in (Path(name), Path("runs") / name):
+        if not (run / "recipe.yaml").is_file():
+            continue
+        made = [s for s in prefer if (run / s / "model" / "config.json").is_file()]
+        if stage in made or (not stage and made):
+            return run / (stage or made[0]) / "model"
+        have = f"it has models of: {', '.join(reversed(made))}" if made else "no stage of it has made a model yet"
+        raise UserError(f"{run} has no model of stage {stage!r}: {have}" if stage else f"{run}: {have}")
+    raise UserError(f"{text} is neither a run nor a Hugging Face folder (no recipe.yaml, no config.json there)")
+
+
+def resolve_run(text: str) -> Path:
+    """The run directory that a name or a path means. Raises UserError where there is none."""
+    for run in (Path(text), Path("runs") / text):
+        if (run / "recipe.yaml").is_file():
+            return run
+    known = sorted(p.parent.name for p in Path("runs").glob("*/recipe.yaml"))
+    raise UserError(f"no run {text}: " + (f"there are {', '.join(known)}" if known else "runs/ is empty here"))

@@ -1,0 +1,1 @@
+"""The step loop, optimizer, schedules, checkpoints, metrics. Knows losses, not stages."""

@@ -1,0 +1,213 @@
+"""The step loop: rows in, steps executed, weights moved, experts balanced, everything counted and resumable.
+
+The loop knows the step executor and nothing of devices' number or pipelines. Its state is a few counters: after a kill
+it goes on from the last whole checkpoint and ends with the same bits, since rows, schedule and arithmetic are functions
+of the step alone.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sapience.model.batch import Microbatch
+from sapience.model.gate import max_violation, updated_bias
+from sapience.model.transformer import Transformer
+from sapience.parallel.executor import StepExecutor, Sums
+from sapience.recipe.errors import UserError
+from sapience.training.checkpoint import latest_checkpoint, save_checkpoint
+from sapience.training.metrics import MetricsLog
+from sapience.training.objective import NextTokens, labelled_tokens
+from sapience.training.optimizer import OptimizerSet
+from sapience.training.schedule import StepPlan
+
+MOST_SKIPPED = 20
+"""Skipped steps in a row after which training is given up."""
+SPIKE_DEVIATIONS = 6.0
+"""A loss so many standard deviations above its running mean is named a spike."""
+
+
+class RowSource(Protocol):
+    """Where rows come from: a pure function of their index."""
+
+    def microbatches(self, first_row: int, rows: int) -> list[Microbatch]:
+        """The step's rows, cut into micro-batches."""
+
+    def chain(self, previous: str) -> str:
+        """Hash of the stream so far: the rows drawn last, chained to the hash before them."""
+
+
+@dataclass
+class Counters:
+    """What a checkpoint keeps beside tensors."""
+
+    step: int = 0
+    tokens: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    spikes: int = 0
+    loss_mean: float = 0.0
+    loss_square: float = 0.0
+    seconds: float = 0.0
+    stream: str = ""
+    tail_loads: list[list[float]] = field(default_factory=list)
+    """Loads summed over the last tenth of the steps, per layer with experts."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Where and how often checkpoints are written."""
+
+    folder: Path
+    every: int
+    keep: int
+
+
+@dataclass
+class Training:
+    """A stage's training, ready to run or to go on."""
+
+    model: Transformer
+    executor: StepExecutor
+    objective: NextTokens
+    optimizer: OptimizerSet
+    source: RowSource
+    plan: Sequence[StepPlan]
+    saving: Saving
+    log: MetricsLog
+    log_every: int
+    note: dict[str, Any] = field(default_factory=dict)
+    """Written into every line of metrics, such as the phase."""
+    step_offset: int = 0
+    """Added to the step in the logs, where several trainings follow one another in a stage."""
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, figures: None
+    """Called after every step with the number of finished steps and the figures for the progress bar."""
+    counters: Counters = field(default_factory=Counters)
+
+    def resume(self) -> int:
+        """Take up the newest whole checkpoint, if there is one; returns the finished steps."""
+        checkpoint = latest_checkpoint(self.saving.folder)
+        if checkpoint is None:
+            self.log.rewind(self.step_offset)
+            return 0
+        self.model.load_state_dict(checkpoint.weights)
+        self.optimizer.load(checkpoint.optimizer)
+        self.counters = Counters(**checkpoint.state)
+        self.log.rewind(self.step_offset + self.counters.step)
+        return self.counters.step
+
+    def run(self) -> Counters:
+        """Train to the end of the plan. Raises UserError where the loss is lost for good."""
+        while self.counters.step < len(self.plan):
+            self._step(self.plan[self.counters.step])
+            done = self.counters.step
+            if done % self.saving.every == 0 or done == len(self.plan):
+                self.save()
+        return self.counters
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        save_checkpoint(
+            self.saving.folder,
+            self.counters.step,
+            self.model.state_dict(),
+            self.optimizer.tensors(),
+            asdict(self.counters),
+            self.saving.keep,
+        )
+
+    def _step(self, plan: StepPlan) -> None:
+        began = time.perf_counter()
+        counters = self.counters
+        batches = self.source.microbatches(plan.first_row, plan.rows)
+        denominator = labelled_tokens(batches)
+        self.objective.prediction_weight = plan.prediction_weight
+        sums = self.executor.forward_backward(batches, denominator)
+        norm = self.optimizer.step(plan.learning_rate)
+        skipped = not math.isfinite(norm)
+        if not skipped:
+            update_biases(self.model, sums, plan.gamma)
+        losses = {name: float(value) / denominator for name, value in sums.values.items()}
+        counters.step += 1
+        counters.tokens += sum(int(batch.valid_BT.sum()) for batch in batches)
+        counters.stream = self.source.chain(counters.stream)
+        self._count_skipped(skipped, plan)
+        spike = self._spike(losses["loss"])
+        if counters.step > 0.9 * len(self.plan):
+            self._add_tail(sums)
+        elapsed = time.perf_counter() - began
+        counters.seconds += elapsed
+        rate = sum(batch.tokens_BT.numel() for batch in batches) / elapsed
+        done = counters.step
+        if done % self.log_every == 0 or done in (1, len(self.plan)) or skipped or spike:
+            self._write(plan, losses, norm, skipped, spike, rate, sums)
+        self.on_step(done, {"loss": losses["loss"], "tok/s": rate})
+
+    def _count_skipped(self, skipped: bool, plan: StepPlan) -> None:
+        counters = self.counters
+        counters.skipped += skipped
+        counters.skipped_in_a_row = counters.skipped_in_a_row + 1 if skipped else 0
+        if counters.skipped_in_a_row >= MOST_SKIPPED:
+            raise UserError(
+                f"{MOST_SKIPPED} steps in a row had gradients that are not finite (step {counters.step}, learning rate "
+                f"{plan.learning_rate:.2g}): lower the learning rate's peak or the optimizer's clip and run again"
+            )
+
+    def _spike(self, loss: float) -> bool:
+        counters = self.counters
+        if not math.isfinite(loss):
+            return False
+        deviation = math.sqrt(max(counters.loss_square - counters.loss_mean**2, 1e-12))
+        spike = counters.step > 50 and loss > counters.loss_mean + max(SPIKE_DEVIATIONS * deviation, 0.5)
+        counters.spikes += spike
+        keep = 0.0 if counters.step == 1 else 0.95
+        counters.loss_mean = keep * counters.loss_mean + (1 - keep) * loss
+        counters.loss_square = keep * counters.loss_square + (1 - keep) * loss * loss
+        return spike
+
+    def _add_tail(self, sums: Sums) -> None:
+        loads = sums.loads_LE.double().cpu()
+        if self.counters.tail_loads:
+            loads = loads + torch.tensor(self.counters.tail_loads, dtype=torch.float64)
+        self.counters.tail_loads = loads.tolist()
+
+    def _write(
+        self, plan: StepPlan, losses: dict[str, float], norm: float, skipped: bool, spike: bool, rate: float, sums: Sums
+    ) -> None:
+        step = self.step_offset + self.counters.step
+        finite = {name: value if math.isfinite(value) else None for name, value in (*losses.items(), ("gradient_norm", norm))}
+        self.log.write(
+            "metrics",
+            {
+                "step": step,
+                "tokens": self.counters.tokens,
+                "rows": plan.rows,
+                "seconds": round(self.counters.seconds, 3),
+                "learning_rate": plan.learning_rate,
+                **finite,
+                "skipped": self.counters.skipped,
+                "skipped_now": skipped,
+                "spike": spike,
+                "tokens_per_second": round(rate, 1),
+                "max_violation": max((max_violation(loads) for loads in sums.loads_LE), default=0.0),
+                **self.note,
+            },
+        )
+        self.log.write("loads", {"step": step, "loads": sums.loads_LE.tolist()})
+
+
+@torch.no_grad()
+def update_biases(model: Transformer, sums: Sums, gamma: float) -> None:
+    """Nudge every gate's bias once, by the loads of the whole step."""
+    if gamma:
+        for block, loads_E in zip(model.gates(), sums.loads_LE, strict=True):
+            block.gate.bias_E.copy_(updated_bias(block.gate.bias_E, loads_E.to(block.gate.bias_E.device), gamma))
+
+
+def tail_violations(counters: Counters) -> list[float]:
+    """MaxVio of every layer on the loads of the last tenth of the steps."""
+    return [max_violation(torch.tensor(loads)) for loads in counters.tail_loads]

