@@ -22,7 +22,8 @@ class JourneyRow:
     stage: str
     made: str
     seconds: float
-    figures: list[str]
+    figures: str
+    """The telling figures in words, separated by semicolons."""
 
     @property
     def took(self) -> str:
@@ -47,7 +48,7 @@ def journey_table(run: Path) -> list[JourneyRow]:
             name,
             MADE.get(name, "see its folder"),
             manifest.seconds,
-            [line for line in _FIGURES.get(name, plain_figures)(manifest.figures) if line],
+            "; ".join(_FIGURES.get(name, plain_figures)(manifest.figures)),
         )
         for name, manifest in read_run(run).manifests.items()
     ]
@@ -60,6 +61,15 @@ def plain_figures(figures: Figures) -> list[str]:
         f"{name.replace('_', ' ')} {value if isinstance(value, str) else f'{value:,.4g}'}"
         for name, value in list(single.items())[:4]
     ]
+
+
+def drafts(evaluate: Figures, pretrain: Figures) -> dict[str, dict[str, Any]]:
+    """MTP shares by model, {"overall": …, "domains": …}: of the evaluated models, else as pre-training
+    measured them."""
+    measured = evaluate.get("mtp")
+    if not measured and pretrain.get("mtp"):
+        measured = {"base": {"overall": pretrain["mtp"], "domains": pretrain.get("mtp_by_domain") or {}}}
+    return dict(measured or {})
 
 
 def compression(figures: Figures) -> tuple[list[str], list[str]]:

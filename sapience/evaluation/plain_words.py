@@ -2,7 +2,7 @@
 
 import math
 
-from sapience.evaluation.journey_table import compression, leaves
+from sapience.evaluation.journey_table import compression, drafts, leaves
 from sapience.evaluation.run_record import RunRecord
 from sapience.evaluation.wording import amount, duration, listing, percent
 
@@ -57,7 +57,7 @@ def _compressing(run: RunRecord) -> str:
 
 
 def _drafting(run: RunRecord) -> str:
-    for name, mtp in (run.figures("evaluate").get("mtp") or {}).items():
+    for name, mtp in drafts(run.figures("evaluate"), run.figures("pretrain")).items():
         shares = mtp.get("overall") or {}
         if "accepted_true" not in shares:
             continue
@@ -78,7 +78,7 @@ def _balancing(run: RunRecord) -> str:
     if not violations:
         return ""
     return (
-        f"The work was spread over the experts: towards the end the busiest one had {percent(max(violations))} "
+        f"Work was spread over the experts: towards the end the busiest one had {percent(max(violations))} "
         "more than its even share."
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from sapience.evaluation.journey_table import journey_table
 from sapience.evaluation.page import PageSection
 from sapience.evaluation.report_results import (
     corpus_section,
@@ -45,7 +46,7 @@ def page_sections(run: RunRecord, recipe: Recipe) -> list[PageSection]:
     """The sections that the run has something to show for, in reading order."""
     sections = [
         words_section(run),
-        journey_section(run),
+        journey_section(run, journey_table(run.folder)),
         corpus_section(run),
         learning_section(run, recipe),
         samples_section(run, recipe),

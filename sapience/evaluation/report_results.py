@@ -1,12 +1,12 @@
 """The report's sections on results and origin: the journey's table, provenance, needles, problem families,
 time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sapience.evaluation.bar_chart import Bar, bar_chart
 from sapience.evaluation.heat_map import share_map
-from sapience.evaluation.journey_table import journey_table
+from sapience.evaluation.journey_table import JourneyRow
 from sapience.evaluation.page import PageSection, Passage, Picture, Quote, Table
 from sapience.evaluation.plain_words import plain_words
 from sapience.evaluation.run_record import RunRecord
@@ -25,9 +25,9 @@ def words_section(run: RunRecord) -> PageSection | None:
     )
 
 
-def journey_section(run: RunRecord) -> PageSection:
+def journey_section(run: RunRecord, journey: Sequence[JourneyRow]) -> PageSection:
     """What each stage made and changed, its time and notes, and where the time went."""
-    rows = [[row.stage, row.made, row.took, "; ".join(row.figures)] for row in journey_table(run.folder)]
+    rows = [[row.stage, row.made, row.took, row.figures] for row in journey]
     notes = [f"{name}: {note}" for name, manifest in run.manifests.items() for note in manifest.notes]
     seconds = [(name, manifest.seconds) for name, manifest in run.manifests.items()]
     pictures = []
@@ -89,7 +89,7 @@ def needles_section(run: RunRecord) -> PageSection | None:
         for c in run.lines("extend", "needles.jsonl")
         if {"moment", "length", "depth", "accuracy"} <= c.keys()
     ]
-    names = {"before": "Before extension"}
+    names = {"before": "Before extension", "untrained": "YaRN switched on, not yet trained"}
     for moment in dict.fromkeys(c["moment"] for c in cells):
         svg = _needle_picture([c for c in cells if c["moment"] == moment], str(moment))
         pictures.append(Picture(svg, "", names.get(moment, f"After {moment}")))

@@ -5,6 +5,7 @@ from typing import Any
 
 from sapience.evaluation.bar_chart import Bar, bar_chart
 from sapience.evaluation.heat_map import load_map
+from sapience.evaluation.journey_table import drafts
 from sapience.evaluation.line_chart import Series, line_chart, thinned
 from sapience.evaluation.page import PageSection, Passage, Picture, Quote, Table
 from sapience.evaluation.run_record import RunRecord
@@ -135,7 +136,7 @@ def experts_section(run: RunRecord, recipe: Recipe) -> PageSection | None:
             for i in range(min(layers, _LAYERS_SHOWN))
         }
     )
-    violation = run.figures("pretrain").get("max_violation")
+    violation = run.figures("pretrain").get("max_violation_by_layer")
     pictures = []
     for layer in shown:
         moments = _merged(records, layer)
@@ -149,6 +150,16 @@ def experts_section(run: RunRecord, recipe: Recipe) -> PageSection | None:
                 f"Towards the end the busiest expert had {percent(violation[layer])} above its even share."
             )
         pictures.append(Picture(svg, busiest, name))
+    worst = [
+        (r["step"], r["max_violation"])
+        for r in run.lines("pretrain", "metrics.jsonl")
+        if "max_violation" in r
+    ]
+    if worst:
+        series = [Series("MaxVio", thinned(worst, recipe.report.curve_points), 5)]
+        svg = line_chart(series, "step", "MaxVio", "Load of the busiest expert over training", from_zero=True)
+        caption = "The busiest expert of any layer above its even share, step by step: 1 is twice the share."
+        pictures.append(Picture(svg, caption, "Busiest expert"))
     told = f" {len(shown)} of {layers} layers are shown." if len(shown) < layers else ""
     return PageSection(
         "experts",
@@ -164,7 +175,7 @@ def experts_section(run: RunRecord, recipe: Recipe) -> PageSection | None:
 def drafts_section(run: RunRecord) -> PageSection | None:
     """MTP drafts against bigram drafts by domain, and acceptance over training."""
     pictures = []
-    for name, mtp in (run.figures("evaluate").get("mtp") or {}).items():
+    for name, mtp in drafts(run.figures("evaluate"), run.figures("pretrain")).items():
         domains = mtp.get("domains") or {}
         if not domains:
             continue

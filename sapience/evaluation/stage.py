@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from sapience.corpus.documents import Document
 from sapience.corpus.shards import TokenShard
 from sapience.corpus.tokenizer import Tokenizer
 from sapience.evaluation.bits_per_byte import bits_per_byte, xz_bits_per_byte
@@ -41,6 +42,8 @@ class Measurement:
     seed: int
     texts: Mapping[str, list[str]]
     """Held-out texts by domain."""
+    fillers: list[str]
+    """Held-out texts to hide needles in: prose where there is any, since training hides them in prose."""
     draft_texts: Mapping[str, list[str]]
     """The smaller held-out sample that MTP drafts are checked on."""
     families: list[str]
@@ -103,12 +106,13 @@ def measure(
         drafts = _drafts(model, tokenizer, measurement, bigrams, bar)
         if drafts:
             figures["mtp"] = drafts
-        fillers = [text for texts in measurement.texts.values() for text in texts]
         found: list[NeedleMap] = []
         for multiple, count in sorted(section.needle_samples.items()):
             length = multiple * measurement.window
             depths, seed, batch = section.needle_depths, measurement.seed, section.batch_tokens
-            found.append(needle_map(model, tokenizer, fillers, {length: count}, depths, seed, batch))
+            found.append(
+                needle_map(model, tokenizer, measurement.fillers, {length: count}, depths, seed, batch)
+            )
             bar.advance(1, doing=f"needles at {length} tokens")
         needles = NeedleMap(tuple(result for part in found for result in part.results))
         figures["needles"] = {str(length): share for length, share in needles.by_length().items()}
@@ -158,24 +162,29 @@ def _measurement(context: StageContext) -> Measurement:
     section = context.recipe.evaluate
     corpus = context.inputs.get("corpus")
 
-    def held_out(kilobytes: int) -> dict[str, list[str]]:
+    def held_out(kilobytes: int) -> dict[str, list[Document]]:
         if corpus is None or kilobytes == 0:
             return {}
-        samples = {
-            domain: [document.text for document in held_out_sample(corpus, domain, 1024 * kilobytes)]
-            for domain in held_out_domains(corpus)
-        }
-        return {domain: texts for domain, texts in samples.items() if any(texts)}
+        samples = {d: held_out_sample(corpus, d, 1024 * kilobytes) for d in held_out_domains(corpus)}
+        return {domain: documents for domain, documents in samples.items() if documents}
 
+    documents = held_out(section.bits_per_byte_kilobytes)
+    everything = [document for sample in documents.values() for document in sample]
+    prose = [document for document in everything if document.kind == "text"]
     return Measurement(
         section=section,
         window=section.window or context.recipe.pretrain.length,
         seed=context.recipe.seed,
-        texts=held_out(section.bits_per_byte_kilobytes),
-        draft_texts=held_out(section.mtp_kilobytes),
+        texts=_texts(documents),
+        fillers=[document.text for document in prose or everything],
+        draft_texts=_texts(held_out(section.mtp_kilobytes)),
         families=family_names(section.families) if section.problems_per_family else [],
         token_folder=context.inputs.get("tokenizer"),
     )
+
+
+def _texts(documents: Mapping[str, list[Document]]) -> dict[str, list[str]]:
+    return {domain: [document.text for document in sample] for domain, sample in documents.items()}
 
 
 def _drafts(

@@ -2,7 +2,7 @@
 
 Rough on purpose: a run of an hour must not be refused for a guess, so only memory and disk are checked, with what is
 certainly needed; the time is said, not enforced. The time rests on one measured rate, of the demo's own kind of model
-on a CPU; on a GPU none is given.
+on a CPU; a GPU, which takes less, is not estimated.
 """
 
 from __future__ import annotations

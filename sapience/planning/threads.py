@@ -7,7 +7,7 @@ A *short* spin (GOMP_SPINCOUNT) lies between. Milliseconds per step of a small m
 cores, with a process that takes one core beside it, and with three or four such:
 
     spin count            idle cores   one neighbour   crowded
-    default (active)              67             234      7064
+    default (active)              67         149-234      7064
     3000                          69             205
     1000                          75             152       221
     0 (sleeping)                  78             127       223
@@ -173,7 +173,7 @@ def probe_step_milliseconds(seconds: float = PROBE_SECONDS) -> float:
         for project, raising, lowering in zip(joined, up, down, strict=True):
             normed = functional.rms_norm(hidden, (width,)) @ project
             query, key, value = (
-                part.unflatten(-1, (4, -1)).transpose(1, 2) for part in normed.chunk(3, dim=-1)
+                part.view(rows, length, 4, -1).transpose(1, 2) for part in normed.chunk(3, dim=-1)
             )
             mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
             hidden = hidden + mixed.transpose(1, 2).flatten(2)

@@ -84,6 +84,7 @@ def _training(folder: Path, steps: int) -> None:
                 "loss": 1.8 + 5.1 * math.exp(-7 * done) + wave,
                 "mtp_loss": 1.9 + 5.0 * math.exp(-5 * done) + wave,
                 "skipped": 0,
+                "max_violation": 0.1 + 2 * math.exp(-5 * done),
                 "tokens_per_second": 9400 + 300 * math.sin(step),
                 "phase": "pretrain",
             }
@@ -135,6 +136,13 @@ def _training(folder: Path, steps: int) -> None:
         "bits_per_byte": {domain: model for domain, (model, _) in DOMAINS.items()},
         "xz_bits_per_byte": {domain: xz for domain, (_, xz) in DOMAINS.items()},
         "max_violation": 0.031,
+        "max_violation_by_layer": [0.02, 0.031, 0.01, 0.02],
+        "mtp": {
+            "accepted": 0.51,
+            "accepted_true": 0.33,
+            "bigram_accepted": 0.3,
+            "bigram_accepted_true": 0.19,
+        },
         "mtp_acceptance": 0.52,
     }
     manifest(folder, 351.0, figures)
