@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -47,19 +46,21 @@ def run(
 ) -> None:
     """Make a run, or go on with one: finished stages are skipped, an interrupted one continues where it was."""
     from sapience.journey import travel
-    from sapience.planning.machine import check_before, examine, needs_of
+    from sapience.planning.machine import examine
+    from sapience.planning.needs import check_before, needs_of
     from sapience.planning.threads import load_or_choose
     from sapience.recipe import load_recipe
 
     screen = Screen()
     loaded = load_recipe(recipe, overrides or [])
     folder = directory / loaded.name
-    machine, needs = examine(directory), needs_of(loaded)
+    machine = examine(directory)
+    needs = needs_of(loaded, machine.cores)
     screen.say(needs.sentence())
     if not force:
         check_before(loaded, machine, needs)
     choice = load_or_choose(folder, machine.cores, loaded.parallel.threads)
-    os.environ.update(choice.environment)
+    choice.apply()
     screen.say(choice.sentence())
     travel(loaded, folder, screen.progress, screen.say, first, last)
     screen.journey(folder)
@@ -140,7 +141,8 @@ def generate(
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what this machine offers, what is missing and how to get it."""
-    from sapience.planning.machine import doctor_report, examine
+    from sapience.planning.doctor import doctor_report
+    from sapience.planning.machine import examine
 
     rows = doctor_report(examine(Path.cwd()))
     if as_json:

@@ -54,7 +54,7 @@ class Stage:
 
 STAGES = (
     Stage("corpus", (), (), ("corpus",), "sapience.corpus.stage:run_corpus"),
-    Stage("tokenizer", ("corpus",), ("corpus",), ("tokenizer",), "sapience.corpus.stage:run_tokenizer"),
+    Stage("tokenizer", ("corpus",), ("corpus",), ("tokenizer",), "sapience.corpus.tokenizer_stage:run_tokenizer"),
     Stage(
         "pretrain",
         ("corpus", "tokenizer"),

@@ -1,1 +1,5 @@
-"""Raw text to token rows: sources, cleaning, deduplication, mixture, tokenizer, shards, stream."""
+"""From raw text to shards: sources, cleaning, deduplication, tokenizer, fill-in-the-middle, packing, stream.
+
+Text passes through here once and becomes a pure function: `TokenStream.rows(start, count)`. Nothing here knows a
+model or imports torch.
+"""

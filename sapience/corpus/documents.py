@@ -1,25 +1,28 @@
-"""The document, the unit that everything in this room counts, and its files (JSON lines, zstd-compressed)."""
+"""A document as a record, and files of them: one JSON object a line, compressed with zstd.
+
+The identity of a document is a hash of its text, so that splitting, cutting and drawing depend on what it says and
+not on where it came from.
+"""
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from io import TextIOWrapper
 from pathlib import Path
 
 import zstandard
 
-COMPRESSION_LEVEL = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A piece of text with where it comes from."""
+    """A piece of clean text that is learned as a whole."""
 
     text: str
     domain: str
-    """Name in the mixture."""
     language: str
-    """ISO 639-1 code, or empty where no language was identified (code, problems)."""
+    """ISO 639-1 code, or empty where it has none (code)."""
     kind: str
     """text, code, math or problem."""
     source: str
@@ -27,30 +30,31 @@ class Document:
 
     @property
     def id(self) -> str:
-        """Content hash, 16 hex digits: the same text is the same document wherever it comes from."""
-        return hashlib.sha256(self.text.encode("utf-8")).hexdigest()[:16]
+        """16 hexadecimal digits that depend on the text alone."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a `.jsonl.zst` file that `write_documents` made."""
-    with open(path, "rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as stream:
-        pending = b""
-        while chunk := stream.read(1 << 20):
-            lines = (pending + chunk).split(b"\n")
-            pending = lines.pop()
-            for line in lines:
-                yield Document(**json.loads(line))
+    """The documents of a file written by `write_documents`, streamed."""
+    with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        for line in TextIOWrapper(stream, encoding="utf-8", newline="\n"):
+            yield Document(**json.loads(line))
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
-    """Write documents atomically; returns how many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write all documents or nothing, streamed; returns their number. The same documents give the same bytes."""
     temporary = path.with_name(f".{path.name}.partial")
     count = 0
-    compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
-    with open(temporary, "wb") as raw, compressor.stream_writer(raw) as stream:
-        for document in documents:
-            stream.write(json.dumps(asdict(document), ensure_ascii=False).encode("utf-8") + b"\n")
-            count += 1
-    temporary.replace(path)
+    try:
+        with open(temporary, "wb") as file:
+            with zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False) as stream:
+                for document in documents:
+                    stream.write(json.dumps(asdict(document), ensure_ascii=False).encode() + b"\n")
+                    count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return count

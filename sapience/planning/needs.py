@@ -34,6 +34,13 @@ class Needs:
     memory_bytes: int
     disk_bytes: int
 
+    def sentence(self) -> str:
+        """For the person who starts the run."""
+        return (
+            f"This will take about {max(1, round(self.minutes))} minutes here, {_gib(self.memory_bytes)} of memory and "
+            f"{_gib(self.disk_bytes)} of disk."
+        )
+
 
 def needs_of(recipe: Recipe, cores: int = 2) -> Needs:
     """Estimate from the recipe alone; works without torch and touches no file."""

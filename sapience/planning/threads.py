@@ -60,6 +60,11 @@ class ThreadChoice:
     timings: dict[str, float]
     """Milliseconds per probe step by candidate, e.g. `2 threads, GOMP_SPINCOUNT=3000`; empty where nothing was timed."""
 
+    def sentence(self) -> str:
+        """For the person who starts the run."""
+        how = "spin briefly" if "GOMP_SPINCOUNT" in self.environment else "sleep"
+        return f"Arithmetic on {self.threads} threads, which {how} while they wait."
+
     def apply(self) -> None:
         """Put the choice into this process. Raises RuntimeError once torch is loaded, when it would have no effect."""
         if "torch" in sys.modules:

