@@ -1,8 +1,8 @@
 """Prose out of markup: HTML pages of manuals, and catalogues of translations (gettext's .po).
 
 Regular expressions, not a parser: they read tens of megabytes a second, and a manual's pages are made by one program
-and look alike. What is kept is what a person would read aloud: headings, paragraphs, list items. Menus, tables, code
-samples and scripts are left out. Pages of the wild web would need a real boilerplate remover.
+and look alike. What is kept is what a person would read aloud: headings, paragraphs, list items. Menus, lines that
+are nothing but a link, tables, code samples and scripts are left out. Pages of the wild web would need a real boilerplate remover.
 """
 
 import html
@@ -15,7 +15,15 @@ _DROPPED = re.compile(
     r"<(script|style|nav|header|footer|aside|pre|table|button|form|svg|math|head|noscript)\b.*?</\1\s*>|<!--.*?-->",
     re.DOTALL | re.IGNORECASE,
 )
-_NAVIGATION = re.compile(r'<div[^>]*class="(?:nav\w*|toc|relatedtopics|sphinxsidebar)"[^>]*>.*?</div>', re.DOTALL | re.IGNORECASE)
+_HIDDEN = re.compile(
+    r'<span\b(?=[^>]*\bhidden\b)(?![^>]*\bid="default)[^>]*>(?:[^<]|<span\b[^>]*>[^<]*</span>|<(?!/?span\b)[^>]*>)*</span>'
+)
+"""One variant per system and application, as LibreOffice's help has them; the default one is what a reader sees."""
+_ONLY_LINK = re.compile(
+    r"<(p|li|td|dt|dd)\b[^>]*>(?:\s|<a name[^>]*>\s*</a>|<span\b[^>]*>)*<a\b[^>]*\bhref[^>]*>"
+    r"(?:(?!</?(?:a|p|li|td|dt|dd)\b).)*</a>(?:\s|</span>)*</\1\s*>",
+    re.DOTALL | re.IGNORECASE,
+)
 _BLOCK = re.compile(r"</?(?:p|div|h[1-6]|li|ul|ol|dl|dt|dd|br|hr|section|blockquote|tr|td|th)\b[^>]*>", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
 _WHITE = re.compile(r"\s+")
@@ -28,7 +36,7 @@ SHORTEST_LINE = 40
 def html_to_prose(page: str) -> str:
     """The readable text of a page, one paragraph a line, its title first."""
     body = page[_main_start(page) :]
-    body = _NAVIGATION.sub(" ", _DROPPED.sub(" ", body))
+    body = _ONLY_LINK.sub(_BREAK, _HIDDEN.sub("", _DROPPED.sub(" ", body)))
     body = _TAG.sub("", _BLOCK.sub(_BREAK, _WHITE.sub(" ", body)))
     lines = [_WHITE.sub(" ", html.unescape(line)).strip() for line in body.split(_BREAK)]
     lines = [line for line in lines if line]

@@ -2,7 +2,7 @@
 
 A run is hashed by a polynomial over its bytes, taken from prefix sums modulo 2^64, so that numpy does in a few passes
 what a loop over words would take minutes for. Case, white space and ASCII punctuation do not count. In scripts without
-blanks (Chinese, Japanese, Korean) every character is a word.
+blanks (Chinese, Japanese, Korean) every character begins a word.
 """
 
 from collections.abc import Sequence
@@ -83,3 +83,9 @@ class WordRuns:
         starts, ends = self._starts[first], self._starts[first + size]
         values = _mix((self._prefix[ends] - self._prefix[starts]) * self._inverse[starts])
         return values, np.bincount(self._owners[first], minlength=self._count).astype(np.int64)
+
+    def whole(self) -> NDArray[np.uint64]:
+        """One hash of all words of each text."""
+        edges = np.searchsorted(self._owners, np.arange(self._count + 1))
+        starts, ends = self._starts[edges[:-1]], self._starts[edges[1:]]
+        return _mix((self._prefix[ends] - self._prefix[starts]) * self._inverse[starts])

@@ -1,10 +1,12 @@
 """DeepSeek-V3's pre-tokenization, once as `tokenizers` applies it and once as a single pattern.
 
 V3 splits text three times in a row: digit runs, then ideograph and kana runs, then words, punctuation and white space.
-`rustbpe` and `tiktoken` know one pattern only. The single pattern is the third one with digits and ideographs taken out
-of every class, so that a piece ends where an earlier split would have ended it; look-aheads count them as an end; and a
-last alternative catches what no alternative of the third pattern matches (control characters before anything that is no
-letter), which `tokenizers` keeps as pieces and `tiktoken` would silently drop.
+The third split also goes through the pieces of the first two: a kana run is cut at its middle dots.
+`rustbpe` and `tiktoken` know one pattern only. The single pattern is the third one written twice, once for the inside of
+ideograph runs and once with digits and ideographs taken out of every class, so that a piece ends where an earlier split
+would have ended it; look-aheads count them as an end; and last alternatives catch what no alternative of the third
+pattern matches (control characters before anything that is no letter), which `tokenizers` keeps as pieces and
+`tiktoken` would silently drop.
 """
 
 from typing import Any, Literal
@@ -13,6 +15,11 @@ Digits = Literal[1, 3]
 
 IDEOGRAPHS = "一-龥぀-ゟ゠-ヿ"
 """U+4E00-9FA5 and the kana blocks U+3040-309F, U+30A0-30FF, as the released tokenizer has them."""
+_IDEOGRAPH_LETTERS = "一-龥ぁ-ゖ\u3099\u309aゝ-ゟァ-ヺー-ヿ"
+_IDEOGRAPH_MARKS = "\u309b\u309c\u30a0\u30fb"
+_IDEOGRAPH_STRAYS = "\u3040\u3097\u3098"
+"""IDEOGRAPHS parted by what the third split makes of them: letters with combining marks, punctuation and symbols, and
+code points that are not assigned."""
 ASCII_PUNCTUATION = r"""!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~"""
 
 
@@ -27,7 +34,7 @@ def sequential_patterns(digits: Digits) -> tuple[str, str, str]:
         digit_pattern(digits),
         f"[{IDEOGRAPHS}]+",
         rf"[{ASCII_PUNCTUATION}][A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
-        r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        + r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     )
 
 
@@ -41,7 +48,9 @@ def single_pattern(digits: Digits) -> str:
     return "|".join(
         (
             digit_pattern(digits),
-            f"[{IDEOGRAPHS}]+",
+            f"[\u3099\u309a{_IDEOGRAPH_STRAYS}]?[{_IDEOGRAPH_LETTERS}]+",
+            f"[{_IDEOGRAPH_MARKS}]+",
+            f"[{_IDEOGRAPH_STRAYS}]+(?![{_IDEOGRAPH_LETTERS}])",
             rf"[{ASCII_PUNCTUATION}][A-Za-z]+",
             rf"(?:{lead})?(?:{letter})+",
             rf" ?(?:{mark})+[\r\n]*",

@@ -54,6 +54,7 @@ class DomainRows:
             raise UserError(f"domain {name} of the mixture has no text to train on: leave it out or give it a source")
         self.blocks_per_epoch = ceil(shard.documents / PACKED_TOGETHER)
         self._ends: list[int] = []
+        self._order: tuple[int, NDArray[np.int64]] | None = None
         self._plans: OrderedDict[int, tuple[Plan, NDArray[np.int64]]] = OrderedDict()
 
     def fill(self, number: int, tokens: NDArray[np.int64], documents: NDArray[np.int32]) -> None:
@@ -81,7 +82,9 @@ class DomainRows:
             return self._plans[block]
         epoch, part = divmod(block, self.blocks_per_epoch)
         name = zlib.crc32(self.name.encode())
-        order = np.random.default_rng([self.seed, name, epoch]).permutation(self.shard.documents)
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, name, epoch]).permutation(self.shard.documents)
+        order = self._order[1]
         chosen = order[part * PACKED_TOGETHER : (part + 1) * PACKED_TOGETHER]
         plan = pack(self.lengths[chosen], self.row, np.random.default_rng([self.seed, name, epoch, part]))
         self._plans[block] = plan, chosen

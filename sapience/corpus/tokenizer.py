@@ -5,7 +5,7 @@ text never yields one, even where it spells one. A user's own tokenizer.json is 
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,25 @@ FIM_BEGIN, FIM_HOLE, FIM_END = "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<�
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
 SPECIAL = (BOS, EOS, PAD, FIM_BEGIN, FIM_HOLE, FIM_END, USER, ASSISTANT, *(f"<｜reserved▁{n}｜>" for n in range(8)))
 """Ids 0 to 15. The reserved ones are for what a later stage needs (tool calls)."""
-FILE = "tokenizer.json"
+FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
 class Tokenizer:
     """Text to ids and back."""
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        """`document` is the content of a tokenizer.json."""
+    def __init__(self, document: dict[str, Any], roles: Mapping[str, str] | None = None) -> None:
+        """`document` is the content of a tokenizer.json; `roles` name its bos_token, eos_token and pad_token where
+        they are not called as in DeepSeek-V3's release."""
+        roles = roles or {}
         self.document = document
         self._json = JsonTokenizer.from_str(json.dumps(document, ensure_ascii=False))
         self.vocab_size = self._json.get_vocab_size(with_added_tokens=True)
         added = {entry["content"]: entry["id"] for entry in document.get("added_tokens", []) if entry.get("special")}
         self.special: dict[str, int] = added
-        self.bos_id = _special(added, BOS, "begin", "<s>", "bos")
-        self.eos_id = _special(added, EOS, "end", "</s>", "eos")
-        self.pad_id = added.get(PAD, self.eos_id)
+        self.eos_id = _special(added, roles.get("eos_token", EOS), "end of a text", "eos_token")
+        bos = roles.get("bos_token", BOS if BOS in added else roles.get("eos_token", BOS))
+        self.bos_id = _special(added, bos, "beginning of a text", "bos_token")
+        self.pad_id = added.get(roles.get("pad_token", PAD), self.eos_id)
         self._fast = _tiktoken_of(document)
         self._bytes: dict[int, bytes] = {}
 
@@ -45,12 +48,12 @@ class Tokenizer:
         """From a tokenizer.json or a folder that holds one. Raises UserError where it is missing or damaged."""
         file = path / FILE if path.is_dir() else path
         try:
-            return Tokenizer(json.loads(file.read_text(encoding="utf-8")))
+            return Tokenizer(json.loads(file.read_text(encoding="utf-8")), _roles(file.with_name(CONFIG)))
         except FileNotFoundError:
             raise UserError(f"no {file}: a model folder needs its tokenizer.json") from None
         except UserError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - tokenizers raises bare Exception
             raise UserError(f"{file} is no tokenizer that can be read ({error})") from None
 
     def save(self, folder: Path) -> None:
@@ -65,7 +68,7 @@ class Tokenizer:
             "add_bos_token": True,
             "clean_up_tokenization_spaces": False,
         }
-        write_atomically(folder / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=1))
+        write_atomically(folder / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: no bos, no eos, never a special token."""
@@ -213,12 +216,19 @@ def _tiktoken_of(document: dict[str, Any]) -> tiktoken.Encoding | None:
     return None
 
 
-def _special(added: dict[str, int], name: str, *hints: str) -> int:
-    """Id of a special token: V3's name, or one whose name contains a hint."""
+def _roles(file: Path) -> dict[str, str]:
+    """Which tokens begin, end and pad a text, by the tokenizer_config.json that lies beside a tokenizer.json."""
+    if not file.is_file():
+        return {}
+    config = json.loads(file.read_text(encoding="utf-8"))
+    found = {role: config.get(role) for role in ("bos_token", "eos_token", "pad_token")}
+    names = {role: value.get("content") if isinstance(value, dict) else value for role, value in found.items()}
+    return {role: name for role, name in names.items() if isinstance(name, str)}
+
+
+def _special(added: dict[str, int], name: str, meaning: str, role: str) -> int:
     if name in added:
         return added[name]
-    for hint in hints:
-        for candidate, index in added.items():
-            if hint in candidate.lower():
-                return index
-    raise UserError(f"the tokenizer has no special token like {name}: its tokenizer.json must name one as special")
+    raise UserError(
+        f"the tokenizer has no special token {name} for the {meaning}: name one as {role} in a {CONFIG} beside {FILE}"
+    )

@@ -1,6 +1,8 @@
 """The stage `tokenizer`: learn the vocabulary (or take the user's), then write every domain as token shards."""
 
-from collections import defaultdict
+import json
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,12 +13,10 @@ from sapience.corpus.documents import Document, read_documents
 from sapience.corpus.shards import write_shard
 from sapience.corpus.tokenizer import FIM_BEGIN, FIM_END, FIM_HOLE, Tokenizer, train_tokenizer
 from sapience.recipe import Recipe, UserError
-from sapience.run import StageContext
+from sapience.run import ProgressTask, StageContext
 
 BATCH = 256
 """Documents encoded at a time."""
-PUNCTUATION = frozenset(b"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-NEWLINES = b"\r\n"
 
 
 def run_tokenizer(context: StageContext) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def run_tokenizer(context: StageContext) -> dict[str, Any]:
         tokenizer = Tokenizer.load(Path(section.path).expanduser())
     else:
         with context.progress("learning the vocabulary", None) as bar:
-            tokenizer = train_tokenizer(_sample(context.recipe, files, bar), section.vocab_size, section.digits)
+            tokenizer = train_tokenizer(_sample(context.recipe, context.inputs["corpus"], files, bar), section.vocab_size, section.digits)
     tokenizer.save(context.folder)
     encoder = TrainingEncoder(tokenizer, section.split_combined, section.fill_in_middle, context.recipe.seed)
     tokens: dict[str, int] = {}
@@ -45,19 +45,21 @@ def run_tokenizer(context: StageContext) -> dict[str, Any]:
     return {"vocab_size": tokenizer.vocab_size, "tokens": tokens, "bytes_per_token": per_token}
 
 
-def _sample(recipe: Recipe, files: list[Path], bar: Any) -> Iterator[str]:
-    """Text of every domain in the proportion of the mixture, from the beginning of its (shuffled) documents."""
+def _sample(recipe: Recipe, corpus: Path, files: list[Path], bar: ProgressTask) -> Iterator[str]:
+    """Text of every domain in the proportion of the mixture, chosen by the documents' content hash."""
     weights = recipe.corpus.weights() | recipe.pretrain.mixture
+    sizes: Counter[str] = Counter()
+    for source in json.loads((corpus / "provenance.json").read_text(encoding="utf-8"))["sources"]:
+        sizes[source["domain"]] += source["bytes"]
     names = {path: path.name.removesuffix(".jsonl.zst") for path in files}
     total = sum(weights.get(name, 1.0) for name in names.values())
     for path, name in names.items():
-        left = int(recipe.tokenizer.sample_mb * 1e6 * weights.get(name, 1.0) / total)
+        wanted = recipe.tokenizer.sample_mb * 1e6 * weights.get(name, 1.0) / total
+        limit = int(min(1.0, wanted / max(1, sizes[name])) * 0xFFFFFFFF)
         for document in read_documents(path):
-            yield document.text
-            bar.advance(1)
-            left -= len(document.text.encode("utf-8"))
-            if left <= 0:
-                break
+            if int(document.id[-8:], 16) <= limit:
+                yield document.text
+                bar.advance(1)
 
 
 def _counted(documents: Iterator[tuple[Document, list[int]]], sizes: dict[str, list[int]]) -> Iterator[list[int]]:
@@ -118,7 +120,12 @@ class TrainingEncoder:
 
 
 def combined_cut(token: bytes) -> int:
-    """Where a token of punctuation followed by newlines is cut in two; 0 for any other token."""
-    body = token.rstrip(NEWLINES)
-    marks = body.lstrip(b" ")
-    return len(body) if marks and len(body) < len(token) and all(byte in PUNCTUATION for byte in marks) else 0
+    """Byte at which a token of punctuation or symbols followed by line ends is cut in two; 0 for any other token."""
+    try:
+        text = token.decode("utf-8")
+    except UnicodeDecodeError:
+        return 0
+    body = text.rstrip("\r\n")
+    marks = body.lstrip(" ")
+    combined = marks and len(body) < len(text) and all(unicodedata.category(mark)[0] in "PS" for mark in marks)
+    return len(body.encode()) if combined else 0

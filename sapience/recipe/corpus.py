@@ -79,13 +79,13 @@ class DebianSection(TextSourceSection):
 
 
 class WheelSection(TextSourceSection):
-    """Files of a package of the Python package index, downloaded by pip and not installed."""
+    """Files of packages of the Python package index, downloaded by pip and not installed."""
 
     type: Literal["wheel"]
-    package: str
-    """Requirement of one package, such as `django==6.0`; its dependencies are not downloaded."""
+    packages: tuple[str, ...] = Field(min_length=1)
+    """Requirements, such as `django==6.0`; dependencies are not downloaded. Without a version the newest is taken."""
     include: tuple[str, ...]
-    """Patterns of files inside the wheel."""
+    """Patterns of files inside the wheels."""
     exclude: tuple[str, ...] = ()
     """Patterns of files to leave out."""
     optional: bool = True
@@ -127,7 +127,7 @@ class ProblemsSection(SourceSection):
     domain: Name = "skills"
     license: str = "Apache-2.0"
     families: dict[str, PositiveInt] = Field(min_length=1)
-    """Problem family -> number of different problems at most."""
+    """Problem family -> number of different problems."""
     worked: float = Field(default=0.4, ge=0, le=1)
     """Share of the problems whose answer is preceded by its steps, where the family has steps."""
     together: PositiveInt = 1
@@ -147,17 +147,19 @@ class LookupSection(SourceSection):
     """Fewest and most facts in a document."""
     questions: tuple[PositiveInt, PositiveInt] = (1, 2)
     """Fewest and most questions at the end of a document; never more than it has facts."""
-    filler_bytes: tuple[int, PositiveInt] = (20, 120)
-    """Shortest and longest filler text in bytes of UTF-8, cut at the end of a sentence where there is one: what the
-    context leaves beside facts and questions."""
+    total_bytes: tuple[PositiveInt, PositiveInt] = (150, 260)
+    """Shortest and longest document in bytes of UTF-8: filler text takes what facts and questions leave. Choose the
+    longest so that a document fits into the context; facts and questions alone may be longer."""
+    copying: float = Field(default=0.0, ge=0, le=1)
+    """Share of the documents that are random sequences of words and numbers that come again, instead of facts in text."""
     filler_domains: tuple[Name, ...] = ()
     """Domains whose training text is the filler; empty takes all with documents of kind `text`."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        for name in ("needles", "questions", "filler_bytes"):
+        for name in ("needles", "questions", "total_bytes"):
             low, high = getattr(self, name)
-            if low > high or low < 0:
+            if low > high:
                 raise ValueError(f"{name} [{low}, {high}] must be [fewest, most]")
         return self
 
@@ -181,17 +183,17 @@ class CorpusSection(Section):
     """In the order in which they are read; of duplicates the first stays."""
     record_limit_mb: PositiveFloat = 20.0
     """A record larger than this, in units of 10^6 bytes, is set aside unread and counted."""
-    document_bytes: PositiveInt = 8000
+    document_bytes: PositiveInt = 4000
     """Code and docstrings are cut into documents of about this many bytes, at definitions and empty lines."""
+    text_bytes: PositiveInt = 100_000
+    """Longer prose is cut between paragraphs, so that a part of a single book can be held out."""
     shortest: int = Field(default=100, ge=0)
     """Bytes of UTF-8 below which a document is dropped."""
     language_certainty: float = Field(default=0.5, ge=0, le=1)
     """A document counts as written in the wrong language where the detector is at least so sure."""
-    repetition: float = Field(default=0.3, gt=0, le=1)
-    """A document is dropped where more than this share of its lines, or of its words by sixes, is a repetition."""
     near_duplicates: float = Field(default=0.7, gt=0, le=1)
-    """Estimated Jaccard similarity of word 5-grams (pairs of characters count as words in Chinese, Japanese, Thai)
-    from which the later of two documents is dropped; 1 drops exact duplicates only."""
+    """Estimated Jaccard similarity of runs of five words (of characters, in Chinese, Japanese and Korean) from which
+    the later of two documents is dropped; 1 drops exact duplicates only."""
     held_out_share: float = Field(default=0.01, ge=0, lt=1)
     """Share of a domain's bytes that is held out, chosen by the documents' content hash."""
     held_out_kb: float = Field(default=100.0, ge=0)
@@ -219,9 +221,9 @@ class CorpusSection(Section):
             )
         return self
 
-    def domains(self) -> set[str]:
-        """Names of all domains that a source may bring."""
-        return {source.domain for source in self.sources}
+    def domains(self) -> list[str]:
+        """Names of all domains that a source may bring, sorted."""
+        return sorted({source.domain for source in self.sources})
 
     def weights(self) -> dict[str, float]:
         """Share of the training rows by domain, unnormalised: the sum of its sources' weights, fallbacks left out
@@ -236,4 +238,4 @@ class CorpusSection(Section):
     def optional_domains(self) -> set[str]:
         """Domains that may stay empty on some machines, because all their sources are optional."""
         needed = {s.domain for s in self.sources if not (isinstance(s, TextSourceSection) and s.optional)}
-        return self.domains() - needed
+        return set(self.domains()) - needed
