@@ -1,4 +1,4 @@
-"""Every written source cleaned on its own, before sources are compared: the part of the work worth keeping on a restart.
+"""Every written source cleaned on its own, before sources are compared: the work worth keeping on a restart.
 
 A draft is a file of documents with, beside it, their identities, sizes and MinHash signatures (memory-mapped later, so
 that comparing sources takes little memory) and an account of what was dropped. The account is written last; a draft
@@ -74,7 +74,11 @@ class Draft:
 
 
 def make_draft(
-    section: TextSourceSection, corpus: CorpusSection, held_out: HeldOutQuestions, folder: Path, bar: ProgressTask
+    section: TextSourceSection,
+    corpus: CorpusSection,
+    held_out: HeldOutQuestions,
+    folder: Path,
+    bar: ProgressTask,
 ) -> Draft:
     """Read, clean and sketch one source, or take up the finished draft in `folder`.
 
@@ -151,7 +155,11 @@ class _Making:
             language = section.language or ""
             if reason is None and section.kind == "text":
                 detected, certainty = language_of(piece)
-                if section.language and detected != section.language and certainty >= corpus.language_certainty:
+                if (
+                    section.language
+                    and detected != section.language
+                    and certainty >= corpus.language_certainty
+                ):
                     reason = "wrong language"
                 language = section.language or detected
             if reason is not None:

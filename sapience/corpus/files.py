@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sapience.corpus.compressed import Damaged, bounded_lines, read_chunks
-from sapience.corpus.splitting import COMMENTS
 from sapience.corpus.markup import html_to_prose, translations
 from sapience.corpus.records import Reading, Record
+from sapience.corpus.splitting import COMMENTS
 from sapience.recipe.errors import UserError
 
 PROSE = {".txt", ".md", ".rst", ".text", ".markdown"}
@@ -53,18 +53,24 @@ def _format(path: Path) -> str | None:
     return endings[-1] if endings and endings[-1] in known else None
 
 
-def user_files(path: str, include: Sequence[str], exclude: Sequence[str], salt: str) -> tuple[Path, list[Path]]:
+def user_files(
+    path: str, include: Sequence[str], exclude: Sequence[str], salt: str
+) -> tuple[Path, list[Path]]:
     """The folder that places are told from, and the files. Raises UserError where there is nothing to read."""
     root = Path(path).expanduser()
     if root.is_file():
         if _format(root) is None:
-            raise UserError(f"{root} has no known ending: name it .txt, .md, .html, .po, .jsonl, .jsonl.zst, .parquet or .py")
+            raise UserError(
+                f"{root} has no known ending: name it .txt, .md, .html, .po, .jsonl, .jsonl.zst, .parquet or .py"
+            )
         return root.parent, [root]
     if not root.is_dir():
         raise UserError(f"the source {salt} names {root}, which does not exist: check its path in the recipe")
     files = list_files(root, include, exclude, salt)
     if not files:
-        raise UserError(f"the source {salt} finds no readable file below {root}: check its include patterns in the recipe")
+        raise UserError(
+            f"the source {salt} finds no readable file below {root}: check its include patterns in the recipe"
+        )
     return root, files
 
 
@@ -163,7 +169,9 @@ def _parquet(path: Path, place: str, field: str, reading: Reading) -> Iterator[R
     try:
         table = parquet(path)
         if field not in table.schema_arrow.names:
-            reading.set_aside("no text", place, f"no column {field!r}; there are {', '.join(table.schema_arrow.names)}")
+            reading.set_aside(
+                "no text", place, f"no column {field!r}; there are {', '.join(table.schema_arrow.names)}"
+            )
             return
         number = 0
         for batch in table.iter_batches(batch_size=64, columns=[field]):

@@ -16,8 +16,8 @@ from sapience.problems.plain import SEPARATOR, plain_document
 from sapience.recipe.corpus import LookupSection, ProblemsSection
 from sapience.recipe.errors import UserError
 
-BYTES_OF_ITEM = 6
-"""Of a copying document, with its blank."""
+BYTES_OF_ITEM = 10
+"""An invented word or number of a copying document takes about as many tokens as so many bytes of text."""
 
 
 def problem_documents(section: ProblemsSection, seed: int) -> Iterator[Document]:
@@ -28,7 +28,9 @@ def problem_documents(section: ProblemsSection, seed: int) -> Iterator[Document]
     texts: list[str] = []
     for family, count in section.families.items():
         rng = Random(f"{section.name}:{family}:{seed}")
-        solved = [plain_document(p, rng.random() < section.worked) for p in generate(family, "train", count, seed)]
+        solved = [
+            plain_document(p, rng.random() < section.worked) for p in generate(family, "train", count, seed)
+        ]
         start = 0
         while start < len(solved):
             together = rng.randint(1, section.together)
@@ -78,7 +80,9 @@ def lookup_documents(section: LookupSection, filler: Filler, seed: int) -> Itera
         needles = random_needles(rng, "train", rng.randint(*section.needles))
         fewest, most = (min(bound, len(needles)) for bound in section.questions)
         questions = rng.sample(needles, rng.randint(fewest, most))
-        facts = sum(len(n.sentence) + 2 for n in needles) + sum(len(q.question) + len(q.answer) + 2 for q in questions)
+        facts = sum(len(n.sentence) + 2 for n in needles) + sum(
+            len(q.question) + len(q.answer) + 2 for q in questions
+        )
         passage = filler.passage(rng.randint(*section.total_bytes) - facts, rng)
         text = lookup_document(passage, needles, questions, rng)
         yield Document(text, section.domain, "", "problem", section.name, section.license)

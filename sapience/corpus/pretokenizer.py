@@ -2,10 +2,10 @@
 
 V3 splits text three times in a row: digit runs, then ideograph and kana runs, then words, punctuation and white space.
 The third split also goes through the pieces of the first two: a kana run is cut at its middle dots.
-`rustbpe` and `tiktoken` know one pattern only. The single pattern is the third one written twice, once for the inside of
-ideograph runs and once with digits and ideographs taken out of every class, so that a piece ends where an earlier split
-would have ended it; look-aheads count them as an end; and last alternatives catch what no alternative of the third
-pattern matches (control characters before anything that is no letter), which `tokenizers` keeps as pieces and
+`rustbpe` and `tiktoken` know one pattern only. The single pattern is the third one written twice, once for the inside
+of ideograph runs and once with digits and ideographs taken out of every class, so that a piece ends where an earlier
+split would have ended it; look-aheads count them as an end; and last alternatives catch what no alternative of the
+third pattern matches (control characters before anything that is no letter), which `tokenizers` keeps as pieces and
 `tiktoken` would silently drop.
 """
 

@@ -48,7 +48,9 @@ def _unpacked(section: DebianSection | WheelSection, reading: Reading) -> Iterat
             reading.version = unpack_wheels(section.packages, section.include, folder)
         files = list_files(folder, section.include, section.exclude, section.name)
         if not files:
-            raise UserError(f"the source {section.name} finds no readable file in {reading.version}: check its include patterns")
+            raise UserError(
+                f"the source {section.name} finds no readable file in {reading.version}: check its include patterns"
+            )
         yield from read_files(folder, files, "text", reading)
 
 
@@ -62,4 +64,6 @@ def read_or_explain(section: TextSourceSection, reading: Reading) -> Iterator[Re
     except SourceMissing as error:
         if section.optional:
             raise
-        raise UserError(f"the source {section.name} cannot be had: {error}; or mark it optional: true") from None
+        raise UserError(
+            f"the source {section.name} cannot be had: {error}; or mark it optional: true"
+        ) from None

@@ -45,5 +45,7 @@ class Reading:
     def too_large(self, place: str) -> None:
         """Count a record beyond the limit."""
         self.set_aside(
-            "too large", place, f"more than {self.record_limit / 1e6:g} MB: split it or raise corpus.record_limit_mb"
+            "too large",
+            place,
+            f"more than {self.record_limit / 1e6:g} MB: split it or raise corpus.record_limit_mb",
         )

@@ -9,7 +9,22 @@ from pathlib import PurePosixPath
 
 COMMENTS = {
     "#": {".py", ".pyi", ".sh", ".rb", ".pl", ".r", ".jl", ".yaml", ".yml", ".toml", ".cmake"},
-    "//": {".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cuh", ".java", ".js", ".ts", ".go", ".rs", ".swift", ".kt"},
+    "//": {
+        ".c",
+        ".h",
+        ".cc",
+        ".cpp",
+        ".hpp",
+        ".cu",
+        ".cuh",
+        ".java",
+        ".js",
+        ".ts",
+        ".go",
+        ".rs",
+        ".swift",
+        ".kt",
+    },
     "--": {".sql", ".lua", ".hs"},
 }
 """Marks of a comment line -> endings of the files that use it."""

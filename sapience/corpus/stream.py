@@ -135,4 +135,5 @@ class TokenStream:
     def _dealt(self, blocks: int) -> NDArray[np.int64]:
         """Rows that each domain has received in so many whole blocks."""
         ends = np.floor(self.edges * (self.block * blocks) + 0.5).astype(np.int64)
-        return np.diff(ends, prepend=0)
+        dealt: NDArray[np.int64] = np.diff(ends, prepend=0)
+        return dealt

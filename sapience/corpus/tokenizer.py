@@ -212,7 +212,8 @@ def _tiktoken_of(document: dict[str, Any]) -> tiktoken.Encoding | None:
                 for name, index in document["model"]["vocab"].items()
                 if name not in special
             }
-            return tiktoken.Encoding("sapience", pat_str=single_pattern(digits), mergeable_ranks=ranks, special_tokens=special)
+            pattern = single_pattern(digits)
+            return tiktoken.Encoding("sapience", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
     return None
 
 

@@ -30,7 +30,8 @@ def run_tokenizer(context: StageContext) -> dict[str, Any]:
         tokenizer = Tokenizer.load(Path(section.path).expanduser())
     else:
         with context.progress("learning the vocabulary", None) as bar:
-            tokenizer = train_tokenizer(_sample(context.recipe, context.inputs["corpus"], files, bar), section.vocab_size, section.digits)
+            sample = _sample(context.recipe, context.inputs["corpus"], files, bar)
+            tokenizer = train_tokenizer(sample, section.vocab_size, section.digits)
     tokenizer.save(context.folder)
     encoder = TrainingEncoder(tokenizer, section.split_combined, section.fill_in_middle, context.recipe.seed)
     tokens: dict[str, int] = {}

@@ -136,7 +136,7 @@ class ProblemsSection(SourceSection):
 
 
 class LookupSection(SourceSection):
-    """Generated documents in which facts hidden in text of the corpus have to be found again (after Hsieh et al. 2024)."""
+    """Generated documents in which facts hidden in text of the corpus have to be found again, as in needle tests."""
 
     type: Literal["lookup"]
     domain: Name = "lookup"
@@ -151,7 +151,7 @@ class LookupSection(SourceSection):
     """Shortest and longest document in bytes of UTF-8: filler text takes what facts and questions leave. Choose the
     longest so that a document fits into the context; facts and questions alone may be longer."""
     copying: float = Field(default=0.0, ge=0, le=1)
-    """Share of the documents that are random sequences of words and numbers that come again, instead of facts in text."""
+    """Share of the documents that are, instead, random sequences of words and numbers that come again."""
     filler_domains: tuple[Name, ...] = ()
     """Domains whose training text is the filler; empty takes all with documents of kind `text`."""
 
@@ -202,8 +202,8 @@ class CorpusSection(Section):
     """A document that shares so many words in a row with a held-out problem is dropped. Shorter problems count as a
     whole, from eight words on."""
     problem_files: tuple[str, ...] = ()
-    """JSON lines with `question` and `answer` (or `prompt`, `problem`, `text`) to decontaminate against, beside the test problems that come
-    with sapience."""
+    """JSON lines with a field `question`, `prompt`, `problem` or `text` to decontaminate against, beside the test
+    problems that come with sapience."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -11,7 +11,7 @@ class TokenizerSection(Section):
     """A byte-level BPE trained on the corpus, or one of the user's own; and the encoding of the training documents."""
 
     path: str | None = None
-    """A tokenizer.json, or a folder with one, to use instead of training; the fields about training do not matter then."""
+    """A tokenizer.json, or a folder with one, to use instead; the fields about training do not matter then."""
     vocab_size: int = Field(default=1024, ge=288)
     """Entries in all: 16 special tokens, 256 bytes, the rest merges. V3: 128 000."""
     digits: Literal[1, 3] = 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import zstandard
+
 from sapience.corpus.files import read_files, user_files
 from sapience.corpus.records import Reading
 from sapience.recipe import UserError
@@ -27,7 +28,14 @@ def read(path: Path, field: str = "text") -> tuple[list[str], Reading]:
 
 
 def test_malformed_lines_are_set_aside_and_named(tmp_path: Path) -> None:
-    bad = b'{"text": "cut off\n' + b'{"text": 3}\n' + b"[1, 2]\n" + b'{"other": "x"}\n' + b'{"text": "\xff\xfe"}\n' + b'{"text": "\\ud800"}\n\n'
+    bad = (
+        b'{"text": "cut off\n'
+        + b'{"text": 3}\n'
+        + b"[1, 2]\n"
+        + b'{"other": "x"}\n'
+        + b'{"text": "\xff\xfe"}\n'
+        + b'{"text": "\\ud800"}\n\n'
+    )
     (tmp_path / "a.jsonl").write_bytes(lines(GOOD[:3]) + bad + lines(GOOD[3:]))
     texts, reading = read(tmp_path)
     assert texts == [record["text"] for record in GOOD]
@@ -72,7 +80,9 @@ def test_a_compressed_file_that_breaks_off_gives_what_it_has(ending: str, tmp_pa
 
 
 def test_zstd_frames_one_after_another_are_one_file(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(lines(GOOD[:70])) + zstandard.compress(lines(GOOD[70:])))
+    (tmp_path / "a.jsonl.zst").write_bytes(
+        zstandard.compress(lines(GOOD[:70])) + zstandard.compress(lines(GOOD[70:]))
+    )
     assert len(read(tmp_path)[0]) == len(GOOD)
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sapience.corpus.decontamination import HeldOutQuestions
 from sapience.corpus.duplicates import exact_duplicates, near_duplicates, signatures
 from sapience.corpus.ngrams import WordRuns
@@ -15,7 +16,10 @@ WORDS = [f"w{n}" for n in range(400)]
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"[\u3000-\ud7ff]?[^\s\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e\u3000-\ud7ff]+|[\u3000-\ud7ff]", text.lower())
+    return re.findall(
+        r"[\u3000-\ud7ff]?[^\s\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e\u3000-\ud7ff]+|[\u3000-\ud7ff]",
+        text.lower(),
+    )
 
 
 def runs(text: str, size: int) -> list[tuple[str, ...]]:
@@ -24,7 +28,10 @@ def runs(text: str, size: int) -> list[tuple[str, ...]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(texts=st.lists(st.text("abAB cé中文の.,-\n1", max_size=40), min_size=1, max_size=6), size=st.integers(1, 5))
+@given(
+    texts=st.lists(st.text("abAB cé中文の.,-\n1", max_size=40), min_size=1, max_size=6),
+    size=st.integers(1, 5),
+)
 def test_equal_hashes_are_equal_runs_of_words(texts: list[str], size: int) -> None:
     batch = WordRuns(texts)
     assert batch.words().tolist() == [len(words(text)) for text in texts]
@@ -61,7 +68,9 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
 
 def test_the_dropped_one_is_the_later_and_unconsidered_documents_play_no_part() -> None:
     text = " ".join(WORDS[:100])
-    sketches = signatures(WordRuns([text, text + " end", "five words are too few", "five words were too few"]))
+    sketches = signatures(
+        WordRuns([text, text + " end", "five words are too few", "five words were too few"])
+    )
     assert near_duplicates([sketches], np.ones(4, bool), 0.7).tolist() == [False, True, False, False]
     assert near_duplicates([sketches], np.array([False, True, True, True]), 0.7).tolist() == [False] * 4
     assert near_duplicates([sketches], np.ones(4, bool), 1.0).tolist() == [False] * 4

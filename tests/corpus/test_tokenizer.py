@@ -1,4 +1,4 @@
-"""One tokenizer, three readers: rustbpe that learned it, tiktoken that encodes, tokenizers and transformers that load it."""
+"""One tokenizer, three readers: rustbpe that learned it, tiktoken that encodes, tokenizers that loads it."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,17 @@ import pytest
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as JsonTokenizer
+
 from sapience.corpus.pretokenizer import single_pattern
 from sapience.corpus.tokenizer import BOS, EOS, FIM_HOLE, PAD, SPECIAL, Tokenizer, train_tokenizer
 from sapience.recipe import UserError
-from tokenizers import Tokenizer as JsonTokenizer
 
 TEXT = (
     "The quick brown fox jumps over the lazy dog. The dog sleeps, the fox runs.\n\nHere are 3.14159 and 2024 things;\n"
     "def add(a, b):\n    return a + b\n\nÜber den Wäldern wächst das Grün. Il était une fois, à la forêt.\n"
-    "敏捷的棕色狐狸跳过了懒狗。狐狸跑了。\nアイ・アイはサルだよ。アイ・アイ。ｶﾞ が が\n\taaaa aaa aaaaa abababab\r\n\x00\x01 x\u00a0y\n"
+    "敏捷的棕色狐狸跳过了懒狗。狐狸跑了。\nアイ・アイはサルだよ。アイ・アイ。ｶﾞ が が\n"
+    "\taaaa aaa aaaaa abababab\r\n\x00\x01 x\u00a0y\n"
 )
 MIXED = st.text(st.sampled_from(TEXT + "0123456789"), max_size=40) | st.text("ab ", max_size=40)
 
@@ -40,7 +42,9 @@ def test_tiktoken_encodes_as_rustbpe_does() -> None:
     import rustbpe
 
     learner = rustbpe.Tokenizer()
-    learner.train_from_iterator(iter([TEXT * 4, TEXT[::-1] * 3]), 420 - len(SPECIAL), pattern=single_pattern(3))
+    learner.train_from_iterator(
+        iter([TEXT * 4, TEXT[::-1] * 3]), 420 - len(SPECIAL), pattern=single_pattern(3)
+    )
     trained = train_tokenizer([TEXT * 4, TEXT[::-1] * 3], 420, 3)
     assert isinstance(trained._fast, tiktoken.Encoding)
     for text in (TEXT, TEXT[::-1], "12 3456 アイ・アイ", "aaaaaaaab" * 9, ""):
@@ -79,14 +83,16 @@ def test_saved_and_loaded_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -> N
 def test_a_tokenizer_of_the_users_own(tokenizer: Tokenizer, tmp_path: Path) -> None:
     names = {"<s>": 0, "</s>": 1}
     vocabulary = names | {chr(33 + place): 2 + place for place in range(90)}
-    added = [{"id": i, "content": n, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-             for n, i in names.items()]  # fmt: skip
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": index, "content": name} | flags for name, index in names.items()]
     document = tokenizer.document | {"added_tokens": added, "post_processor": None}
     document["model"] = document["model"] | {"vocab": vocabulary, "merges": []}
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="eos_token"):
         Tokenizer.load(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "</s>"}, "bos_token": "<s>"}))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"eos_token": {"content": "</s>"}, "bos_token": "<s>"})
+    )
     own = Tokenizer.load(tmp_path)
     assert (own.bos_id, own.eos_id, own.vocab_size) == (0, 1, 92)
     assert own.decode(own.encode("abc")) == "abc"

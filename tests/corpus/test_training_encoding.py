@@ -1,6 +1,7 @@
 """Documents as they are trained on: bos and eos, fill-in-the-middle for code, combined tokens split at random."""
 
 import pytest
+
 from sapience.corpus.documents import Document
 from sapience.corpus.tokenizer import FIM_BEGIN, FIM_END, FIM_HOLE, Tokenizer, train_tokenizer
 from sapience.corpus.tokenizer_stage import TrainingEncoder, combined_cut
@@ -51,7 +52,9 @@ def test_combined_tokens_are_split_at_their_share_and_say_the_same(tokenizer: To
 
     def count(share: float) -> int:
         total = 0
-        for document, ids in zip(given, encode(TrainingEncoder(tokenizer, share, 0.0, 0), given), strict=True):
+        for document, ids in zip(
+            given, encode(TrainingEncoder(tokenizer, share, 0.0, 0), given), strict=True
+        ):
             assert tokenizer.decode(ids[1:-1]) == document.text
             total += sum(ids.count(index) for index in combined)
         return total
@@ -63,7 +66,16 @@ def test_combined_tokens_are_split_at_their_share_and_say_the_same(tokenizer: To
 
 @pytest.mark.parametrize(
     ("token", "cut"),
-    [(b".\n", 1), (b" );\n\n", 3), ("。\n".encode(), 3), (b"\n", 0), (b"a\n", 0), (b" \n", 0), (b";", 0), (b"\xe3\n", 0)],
+    [
+        (b".\n", 1),
+        (b" );\n\n", 3),
+        ("。\n".encode(), 3),
+        (b"\n", 0),
+        (b"a\n", 0),
+        (b" \n", 0),
+        (b";", 0),
+        (b"\xe3\n", 0),
+    ],
 )
 def test_what_counts_as_combined(token: bytes, cut: int) -> None:
     assert combined_cut(token) == cut
