@@ -15,6 +15,9 @@ from sapience import __version__
 from sapience.recipe import UserError
 from sapience.screen import Screen
 
+INTERRUPTED = 130
+"""Exit code that typer ends with after Ctrl-C."""
+
 app = typer.Typer(
     name="sapience",
     help="The open, complete DeepSeek-V3 training system: one recipe takes a model from raw text to an assistant.",
@@ -184,9 +187,10 @@ def _mistakes_in_one_sentence() -> Iterator[None]:
     except UserError as error:
         print(f"sapience: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("\nsapience: interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("\nsapience: interrupted; the same command goes on from here", file=sys.stderr)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise

@@ -21,6 +21,7 @@ from sapience.run import (
     StageContext,
     empty_folder,
     fingerprint,
+    hash_file,
     hash_model_folder,
     locked,
     package_versions,
@@ -87,6 +88,7 @@ STAGES = (
 SPEED_ONLY = {
     "pretrain": ("device", "log_every", "checkpoint_every", "keep_checkpoints"),
     "extend": ("device", "log_every", "checkpoint_every", "keep_checkpoints"),
+    "evaluate": ("device", "batch_tokens"),
 }
 """Fields that change how a stage runs, not what it makes; they are no part of its fingerprint."""
 
@@ -161,10 +163,19 @@ def stage_fingerprint(stage: Stage, recipe: Recipe, run: Path) -> tuple[str, dic
     own_model = getattr(section, "model", None)
     if own_model is not None:
         inputs["model"] = hash_model_folder(resolve_model(own_model))
+    if stage.name == "tokenizer" and recipe.tokenizer.path is not None:
+        inputs["tokenizer.json"] = _hash_tokenizer(Path(recipe.tokenizer.path))
     for name, path in sorted(getattr(section, "models", {}).items()):
         inputs[f"model {name}"] = hash_model_folder(resolve_model(path))
     parts = {name: _part(recipe, name) for name in stage.sections}
     return fingerprint(stage.version, parts | {"seed": recipe.seed}, inputs), inputs
+
+
+def _hash_tokenizer(path: Path) -> str:
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"no tokenizer.json at {file}: correct tokenizer.path, or leave it out to train one")
+    return hash_file(file)
 
 
 def _takes(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
@@ -206,7 +217,9 @@ def _make(stage: Stage, recipe: Recipe, run: Path, progress: ProgressFactory, sa
         recipe=recipe,
         run=run,
         folder=folder,
-        inputs={n: stage_folder(run, n) for n in _takes(stage, recipe) if read_manifest(stage_folder(run, n)) is not None},
+        inputs={
+            n: stage_folder(run, n) for n in _takes(stage, recipe) if read_manifest(stage_folder(run, n)) is not None
+        },
         progress=progress,
     )
     module, function = stage.body.split(":")
@@ -245,7 +258,7 @@ def _begin(stage: Stage, folder: Path, wanted: str, manifest: Manifest | None, s
             say(f"{stage.name}: going on where it was interrupted")
             return float(pending["seconds"])
         say(f"{stage.name}: its recipe or inputs have changed since it was interrupted; starting it again")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     empty_folder(folder)
     _write_pending(folder, wanted, 0.0)

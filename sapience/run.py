@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +71,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -80,8 +80,10 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in a stage's folder, or None where the stage is unfinished or the file is damaged."""
     try:
-        return Manifest(**json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        known = {part.name for part in fields(Manifest)}
+        return Manifest(**{key: value for key, value in record.items() if key in known})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
@@ -94,6 +96,12 @@ def fingerprint(version: int, parts: Mapping[str, Any], inputs: Mapping[str, str
     """Sha256 (16 hex digits) of a stage's meaning: its version, its part of the recipe, its inputs' fingerprints."""
     record = json.dumps([version, parts, dict(inputs)], sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(record.encode("utf-8")).hexdigest()[:16]
+
+
+def hash_file(path: Path) -> str:
+    """Fingerprint of a file that no stage of this run made, by content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def hash_model_folder(folder: Path) -> str:

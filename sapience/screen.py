@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
 
 from sapience.run import ProgressTask
 
@@ -42,9 +50,11 @@ class Screen:
 
     def journey(self, folder: Path) -> None:
         """The table of what each stage changed, where the report is, and what to type next."""
-        from sapience.evaluation.report import journey_table
+        from sapience.evaluation.journey_table import journey_table
 
-        table = Table("stage", "made", "seconds", "figures", title=f"What each stage of {folder} changed", title_justify="left")
+        table = Table(
+            "stage", "made", "seconds", "figures", title=f"What each stage of {folder} changed", title_justify="left"
+        )
         for row in journey_table(folder):
             table.add_row(row.stage, row.made, f"{row.seconds:.0f}", row.figures)
         self.output.print(table)
@@ -76,7 +86,7 @@ class Screen:
 
     def fields(self, rows: Sequence[tuple[str, str, str, str]]) -> None:
         """`sapience recipe explain`."""
-        table = Table("field", "type", "default", "meaning")
+        table = Table(Column("field", overflow="fold"), "type", "default", "meaning")
         for row in rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         self.output.print(table)
@@ -89,7 +99,9 @@ class _Bar:
 
     def advance(self, amount: float = 1, **figures: float | str) -> None:
         """Move on; numbers are shown with four significant digits."""
-        text = "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items())
+        text = "  ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+        )
         if text:
             self._progress.update(self._task, advance=amount, figures=text)
         else:
@@ -98,4 +110,6 @@ class _Bar:
 
 def _plain_figures(figures: dict[str, Any]) -> str:
     """The scalar figures of a manifest in one cell."""
-    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items() if isinstance(v, int | float))
+    return ", ".join(
+        f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items() if isinstance(v, int | float)
+    )

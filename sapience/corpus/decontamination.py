@@ -47,9 +47,7 @@ def questions_of_file(name: str) -> list[str]:
     """
     path = Path(name).expanduser()
     if not path.is_file():
-        raise UserError(
-            f"corpus.problem_files names {name}, which does not exist: check the path in the recipe"
-        )
+        raise UserError(f"corpus.problem_files names {name}, which does not exist: check the path in the recipe")
     questions = []
     try:
         for line in bounded_lines(read_chunks(path), _LONGEST_LINE):
@@ -58,9 +56,7 @@ def questions_of_file(name: str) -> list[str]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict):
-                questions += [str(record[field]) for field in _FIELDS if isinstance(record.get(field), str)][
-                    :1
-                ]
+                questions += [str(record[field]) for field in _FIELDS if isinstance(record.get(field), str)][:1]
     except Damaged as error:
         raise UserError(f"the problem file {name} is damaged ({error}): fetch it again") from None
     if not questions:

@@ -53,7 +53,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
                     count += 1
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -155,11 +155,7 @@ class _Making:
             language = section.language or ""
             if reason is None and section.kind == "text":
                 detected, certainty = language_of(piece)
-                if (
-                    section.language
-                    and detected != section.language
-                    and certainty >= corpus.language_certainty
-                ):
+                if section.language and detected != section.language and certainty >= corpus.language_certainty:
                     reason = "wrong language"
                 language = section.language or detected
             if reason is not None:

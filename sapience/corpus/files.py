@@ -53,9 +53,7 @@ def _format(path: Path) -> str | None:
     return endings[-1] if endings and endings[-1] in known else None
 
 
-def user_files(
-    path: str, include: Sequence[str], exclude: Sequence[str], salt: str
-) -> tuple[Path, list[Path]]:
+def user_files(path: str, include: Sequence[str], exclude: Sequence[str], salt: str) -> tuple[Path, list[Path]]:
     """The folder that places are told from, and the files. Raises UserError where there is nothing to read."""
     root = Path(path).expanduser()
     if root.is_file():
@@ -169,9 +167,7 @@ def _parquet(path: Path, place: str, field: str, reading: Reading) -> Iterator[R
     try:
         table = parquet(path)
         if field not in table.schema_arrow.names:
-            reading.set_aside(
-                "no text", place, f"no column {field!r}; there are {', '.join(table.schema_arrow.names)}"
-            )
+            reading.set_aside("no text", place, f"no column {field!r}; there are {', '.join(table.schema_arrow.names)}")
             return
         number = 0
         for batch in table.iter_batches(batch_size=64, columns=[field]):

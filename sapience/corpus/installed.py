@@ -86,9 +86,7 @@ def _docstrings(record: Record) -> Iterator[Record]:
         yield Record("\n\n".join(parts), record.place)
 
 
-def _described(
-    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str
-) -> Iterator[str]:
+def _described(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Iterator[str]:
     text = ast.get_docstring(node, clean=False)
     if text:
         cleaned = inspect.cleandoc(text)

@@ -27,9 +27,7 @@ _ONLY_LINK = re.compile(
     r"(?:(?!</?(?:a|p|li|td|dt|dd)\b).)*</a>(?:\s|</span>)*</\1\s*>",
     re.DOTALL | re.IGNORECASE,
 )
-_BLOCK = re.compile(
-    r"</?(?:p|div|h[1-6]|li|ul|ol|dl|dt|dd|br|hr|section|blockquote|tr|td|th)\b[^>]*>", re.IGNORECASE
-)
+_BLOCK = re.compile(r"</?(?:p|div|h[1-6]|li|ul|ol|dl|dt|dd|br|hr|section|blockquote|tr|td|th)\b[^>]*>", re.IGNORECASE)
 _TAG = re.compile(r"<[^>]*>")
 _WHITE = re.compile(r"\s+")
 _BREAK = "\x00"

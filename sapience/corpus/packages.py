@@ -29,9 +29,7 @@ def cache_folder(kind: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SourceMissing(
-            f"the cache {folder} cannot be made ({error.strerror}): set XDG_CACHE_HOME"
-        ) from None
+        raise SourceMissing(f"the cache {folder} cannot be made ({error.strerror}): set XDG_CACHE_HOME") from None
     return folder
 
 
@@ -58,9 +56,7 @@ def _debian_archive(package: str) -> Path:
             _command(["apt-get", "download", "-qq", package], f"downloading {package}", Path(folder))
         except SourceMissing:
             options = _private_lists(cache / "apt")
-            _command(
-                ["apt-get", *options, "download", "-qq", package], f"downloading {package}", Path(folder)
-            )
+            _command(["apt-get", *options, "download", "-qq", package], f"downloading {package}", Path(folder))
         files = list(Path(folder).glob("*.deb"))
         if not files:
             raise SourceMissing(f"Debian package {package}: apt-get brought no file")
@@ -94,9 +90,7 @@ def unpack_wheels(requirements: Sequence[str], include: Sequence[str], into: Pat
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(into, [name for name in archive.namelist() if matches(name, include)])
         except (zipfile.BadZipFile, OSError) as error:
-            raise SourceMissing(
-                f"{wheel} cannot be unpacked ({error}): delete it to have it fetched again"
-            ) from None
+            raise SourceMissing(f"{wheel} cannot be unpacked ({error}): delete it to have it fetched again") from None
         versions.append(" ".join(wheel.stem.split("-")[:2]))
     return ", ".join(versions)
 
@@ -130,9 +124,7 @@ def _command(command: Sequence[str], doing: str, folder: Path | None = None) -> 
     except FileNotFoundError:
         raise SourceMissing(f"{doing}: this machine has no {command[0]}") from None
     except subprocess.TimeoutExpired:
-        raise SourceMissing(
-            f"{doing}: no answer within {PATIENCE} s: check the network and run again"
-        ) from None
+        raise SourceMissing(f"{doing}: no answer within {PATIENCE} s: check the network and run again") from None
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("W:")]
         raise SourceMissing(f"{doing}: {lines[-1].strip() if lines else f'{command[0]} failed'}")

@@ -64,6 +64,4 @@ def read_or_explain(section: TextSourceSection, reading: Reading) -> Iterator[Re
     except SourceMissing as error:
         if section.optional:
             raise
-        raise UserError(
-            f"the source {section.name} cannot be had: {error}; or mark it optional: true"
-        ) from None
+        raise UserError(f"the source {section.name} cannot be had: {error}; or mark it optional: true") from None

@@ -66,18 +66,14 @@ def run_corpus(context: StageContext) -> dict[str, Any]:
         )
     for part in ("train", "heldout", "drafts"):
         (folder / part).mkdir(exist_ok=True)
-    questions = own_test_questions(seed) + [
-        q for name in section.problem_files for q in questions_of_file(name)
-    ]
+    questions = own_test_questions(seed) + [q for name in section.problem_files for q in questions_of_file(name)]
     drafts = make_drafts(context, HeldOutQuestions(questions, section.decontamination_ngram))
     selection = select(drafts, section) if drafts else Selection([])
     tally = Tally()
     written = write_written(context, drafts, selection, tally)
     write_generated(context, tally)
     _refuse_empty(section.sources, drafts, tally)
-    write_atomically(
-        folder / "provenance.json", json.dumps(provenance(section.sources, drafts, tally), indent=1)
-    )
+    write_atomically(folder / "provenance.json", json.dumps(provenance(section.sources, drafts, tally), indent=1))
     write_atomically(folder / "quarantine.jsonl", "".join(_set_aside(drafts)))
     shutil.rmtree(folder / "drafts")
     return figures(drafts, tally, written)
@@ -91,16 +87,12 @@ def make_drafts(context: StageContext, held_out: HeldOutQuestions) -> list[Draft
         for source in sources:
             served = any(len(d.sizes()) for d in drafts if d.section.domain == source.domain)
             if not (source.fallback and served):
-                drafts.append(
-                    make_draft(source, context.recipe.corpus, held_out, context.folder / "drafts", bar)
-                )
+                drafts.append(make_draft(source, context.recipe.corpus, held_out, context.folder / "drafts", bar))
             bar.advance(1, source=source.name)
     return drafts
 
 
-def write_written(
-    context: StageContext, drafts: Sequence[Draft], selection: Selection, tally: Tally
-) -> Counter[str]:
+def write_written(context: StageContext, drafts: Sequence[Draft], selection: Selection, tally: Tally) -> Counter[str]:
     """Write the documents of all drafts by part and domain; returns how many were dropped as repetitions."""
     domains = sorted({draft.section.domain for draft in drafts})
     with context.progress("writing documents", 2 * len(domains)) as bar:
@@ -116,9 +108,7 @@ def write_written(
                 _write(context.folder / part / f"{domain}.jsonl.zst", tally.counted(part, chosen))
                 bar.advance(1)
     names = {EXACT: "exact duplicate", NEAR: "near duplicate"}
-    return Counter(
-        {name: int(sum((f == fate).sum() for f in selection.fates)) for fate, name in names.items()}
-    )
+    return Counter({name: int(sum((f == fate).sum() for f in selection.fates)) for fate, name in names.items()})
 
 
 def write_generated(context: StageContext, tally: Tally) -> None:
@@ -165,10 +155,7 @@ def _refuse_empty(sources: Sequence[Source], drafts: Sequence[Draft], tally: Tal
             raise UserError(
                 f"no document of domain {domain} is left for training (sources: {', '.join(names)}): give it more "
                 "text or lower corpus.shortest; what was dropped: "
-                + (
-                    _dropped_of([d for d in drafts if d.section.domain == domain])
-                    or "nothing, the sources are empty"
-                )
+                + (_dropped_of([d for d in drafts if d.section.domain == domain]) or "nothing, the sources are empty")
             )
     if not tally.documents["train"]:
         reasons = "; ".join(f"{draft.section.name}: {draft.account.missing}" for draft in drafts)

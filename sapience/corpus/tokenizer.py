@@ -53,7 +53,7 @@ class Tokenizer:
             raise UserError(f"no {file}: a model folder needs its tokenizer.json") from None
         except UserError:
             raise
-        except Exception as error:  # noqa: BLE001 - tokenizers raises bare Exception
+        except Exception as error:
             raise UserError(f"{file} is no tokenizer that can be read ({error})") from None
 
     def save(self, folder: Path) -> None:

@@ -26,7 +26,7 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         span = self.high - self.low
-        return self.start + (value - self.low) / (span if span else 1.0) * (self.end - self.start)
+        return self.start + (value - self.low) / (span or 1.0) * (self.end - self.start)
 
 
 def number(value: float) -> str:

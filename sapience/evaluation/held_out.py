@@ -26,9 +26,7 @@ def held_out_sample(folder: Path, domain: str, limit_bytes: int) -> list[Documen
     sample of a smaller limit is not a part of the larger one's, since the share of one document differs.
     """
     share = max(1, limit_bytes // 4)
-    kept: list[
-        tuple[int, int, Document]
-    ] = []  # a heap whose first entry is the document that comes last in the order
+    kept: list[tuple[int, int, Document]] = []  # a heap whose first entry is the document that comes last in the order
     total = 0
     for number, document in enumerate(read_documents(folder / "heldout" / f"{domain}.jsonl.zst")):
         order = int(document.id, 16)

@@ -93,9 +93,7 @@ def _tokenizer(figures: Figures) -> list[str]:
     lines = []
     if "vocab_size" in figures:
         lines.append(f"{figures['vocab_size']:,} tokens in the vocabulary")
-    by_domain = next(
-        (figures[k] for k in ("bytes_per_token", "bytes_per_token_by_domain") if k in figures), None
-    )
+    by_domain = next((figures[k] for k in ("bytes_per_token", "bytes_per_token_by_domain") if k in figures), None)
     values = [value for value in leaves(by_domain) if value > 0]
     if values:
         lines.append(f"{min(values):.2f} to {max(values):.2f} bytes per token")
@@ -117,9 +115,7 @@ def _pretrain(figures: Figures) -> list[str]:
 def _extend(figures: Figures) -> list[str]:
     if "needle_before" not in figures or "needle_after" not in figures:
         return plain_figures(figures)
-    return [
-        f"needles found: {percent(figures['needle_before'])} before, {percent(figures['needle_after'])} after"
-    ]
+    return [f"needles found: {percent(figures['needle_before'])} before, {percent(figures['needle_after'])} after"]
 
 
 def _evaluate(figures: Figures) -> list[str]:

@@ -44,9 +44,7 @@ def line_chart(
 ) -> str:
     """SVG of one or more curves over one x axis; empty where there is no point."""
     drawn = [
-        Series(
-            s.name, [(x, y) for x, y in s.points if math.isfinite(x) and math.isfinite(y)], s.colour, s.dashed
-        )
+        Series(s.name, [(x, y) for x, y in s.points if math.isfinite(x) and math.isfinite(y)], s.colour, s.dashed)
         for s in series
     ]
     drawn = [s for s in drawn if s.points]
@@ -90,8 +88,7 @@ def _axes(x_scale: Scale, y_scale: Scale, height: float, top: float, x_label: st
         y = y_scale(value)
         parts.append(straight(left, y, right, y, "grid"))
         parts.append(label(left - 6, y + 4, tick_label(value), "tick", "end"))
-    for value in ticks(x_scale.low, x_scale.high):
-        parts.append(label(x_scale(value), bottom + 16, tick_label(value)))
+    parts.extend(label(x_scale(value), bottom + 16, tick_label(value)) for value in ticks(x_scale.low, x_scale.high))
     parts.append(straight(left, bottom, right, bottom, "axis"))
     parts.append(label((left + right) / 2, height - 6, x_label, "axis-label"))
     parts.append(upright(11, (top + bottom) / 2, y_label))

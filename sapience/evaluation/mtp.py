@@ -114,9 +114,7 @@ def draft_score(
     return score
 
 
-def _batch_score(
-    model: DraftingModel, batch: Sequence[Window], pad_id: int, successors_V: Tensor
-) -> DraftScore:
+def _batch_score(model: DraftingModel, batch: Sequence[Window], pad_id: int, successors_V: Tensor) -> DraftScore:
     """Position i of the draft and position i+1 of the main model both name token i+2: those two are
     compared."""
     tokens_BT, scored_BT = padded_batch(batch, pad_id, successors_V.device)
@@ -144,7 +142,6 @@ def _batch_score(
 def greedy(model: LanguageModel, hidden_ND: Tensor) -> Tensor:
     """The most likely token at each of N states, [N], with the logits of only some states at a time."""
     chunks = [
-        model.logits(hidden_ND[None, start : start + 512])[0].argmax(-1)
-        for start in range(0, len(hidden_ND), 512)
+        model.logits(hidden_ND[None, start : start + 512])[0].argmax(-1) for start in range(0, len(hidden_ND), 512)
     ]
     return torch.cat(chunks) if chunks else torch.zeros(0, dtype=torch.long, device=hidden_ND.device)

@@ -118,9 +118,7 @@ def needle_samples(
     ]
 
 
-def needle_sample(
-    tokenizer: Codec, fillers: Sequence[str], length: int, depth: float, rng: Random
-) -> NeedleSample:
+def needle_sample(tokenizer: Codec, fillers: Sequence[str], length: int, depth: float, rng: Random) -> NeedleSample:
     """One sample: the shortest piece of filler that gives `length` tokens or more, less the few that are too
     many.
 
@@ -135,9 +133,7 @@ def needle_sample(
         same += 1
     least = 1 + len(tail) + len(tokenizer.encode(needle.sentence)) + _LEAST_FILLER
     if length < least:
-        raise ValueError(
-            f"a needle test of {length} tokens has no room for text around it: take {least} or more"
-        )
+        raise ValueError(f"a needle test of {length} tokens has no room for text around it: take {least} or more")
 
     filler = _long_filler(fillers, 16 * length, rng)
 

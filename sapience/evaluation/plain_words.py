@@ -25,11 +25,7 @@ def _reading(run: RunRecord) -> str:
     if len(steps) < 2:
         return ""
     first, last = steps[0]["loss"], sum(r["loss"] for r in steps[-10:]) / len(steps[-10:])
-    read = (
-        f"{amount(steps[-1]['tokens'])} tokens"
-        if "tokens" in steps[-1]
-        else f"{amount(steps[-1]['step'])} steps"
-    )
+    read = f"{amount(steps[-1]['tokens'])} tokens" if "tokens" in steps[-1] else f"{amount(steps[-1]['step'])} steps"
     took = f" in {duration(run.manifests['pretrain'].seconds)}" if "pretrain" in run.manifests else ""
     return (
         f"The model read {read}{took}. At the start it was as unsure about the next token as if "
@@ -99,11 +95,7 @@ def _solving(run: RunRecord) -> str:
     parts = []
     for name, share in (figures.get("accuracy") or {}).items():
         low, high = (figures.get("interval") or {}).get(name, (share, share))
-        parts.append(
-            f"the {name} model solves {percent(share)} (95 % interval {percent(low)} to {percent(high)})"
-        )
+        parts.append(f"the {name} model solves {percent(share)} (95 % interval {percent(low)} to {percent(high)})")
     if not parts:
         return ""
-    return (
-        f"Of {amount(figures.get('problems', 0))} problems that no training text contains, {listing(parts)}."
-    )
+    return f"Of {amount(figures.get('problems', 0))} problems that no training text contains, {listing(parts)}."

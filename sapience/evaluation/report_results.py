@@ -20,9 +20,7 @@ def words_section(run: RunRecord) -> PageSection | None:
     sentences = plain_words(run)
     if not sentences:
         return None
-    return PageSection(
-        "words", "In plain words", "What this run gave, said with its own figures.", sentences=sentences
-    )
+    return PageSection("words", "In plain words", "What this run gave, said with its own figures.", sentences=sentences)
 
 
 def journey_section(run: RunRecord, journey: Sequence[JourneyRow]) -> PageSection:
@@ -60,9 +58,7 @@ def corpus_section(run: RunRecord) -> PageSection | None:
             sentences.append(f"Not available on this machine, and left out: {listing(absent)}.")
     per_token = _flat(run.figures("tokenizer").get("bytes_per_token"))
     if per_token:
-        rows = [
-            (name, [Bar(0, value)]) for name, value in sorted(per_token.items(), key=lambda item: -item[1])
-        ]
+        rows = [(name, [Bar(0, value)]) for name, value in sorted(per_token.items(), key=lambda item: -item[1])]
         svg = bar_chart(rows, ["bytes per token"], lambda value: f"{value:.2f}", "Bytes per token")
         pictures.append(
             Picture(
@@ -84,11 +80,7 @@ def corpus_section(run: RunRecord) -> PageSection | None:
 def needles_section(run: RunRecord) -> PageSection | None:
     """Needle maps around each extension phase and of the evaluated models."""
     pictures = []
-    cells = [
-        c
-        for c in run.lines("extend", "needles.jsonl")
-        if {"moment", "length", "depth", "accuracy"} <= c.keys()
-    ]
+    cells = [c for c in run.lines("extend", "needles.jsonl") if {"moment", "length", "depth", "accuracy"} <= c.keys()]
     names = {"before": "Before extension", "untrained": "YaRN switched on, not yet trained"}
     for moment in dict.fromkeys(c["moment"] for c in cells):
         svg = _needle_picture([c for c in cells if c["moment"] == moment], str(moment))
@@ -111,9 +103,7 @@ def needles_section(run: RunRecord) -> PageSection | None:
 
 def families_section(run: RunRecord) -> PageSection | None:
     """Few-shot results by family with intervals, and some answers as they were given."""
-    families = {
-        name: found for name, found in (run.figures("evaluate").get("families") or {}).items() if found
-    }
+    families = {name: found for name, found in (run.figures("evaluate").get("families") or {}).items() if found}
     if not families:
         return None
     models = list(families)
@@ -156,11 +146,7 @@ def _answers(run: RunRecord, model: str) -> list[Quote]:
         Quote(
             f"{family}, {'right' if record.get('correct') else 'wrong'}: the answer is "
             f"{str(record.get('answer', '')).strip()}",
-            [
-                Passage(
-                    "", str(record.get("prompt", "")).rsplit("\n\n", 1)[-1], str(record.get("produced", ""))
-                )
-            ],
+            [Passage("", str(record.get("prompt", "")).rsplit("\n\n", 1)[-1], str(record.get("produced", "")))],
         )
         for family, record in sorted(first.items())[:_SAMPLES_SHOWN]
     ]
@@ -179,9 +165,7 @@ def _records(value: Any) -> list[dict[str, Any]]:
     """A list of records, or a mapping of names to records, as a list of records with a name."""
     if isinstance(value, Mapping):
         return [{"name": name, **record} for name, record in value.items() if isinstance(record, Mapping)]
-    return (
-        [dict(record) for record in value if isinstance(record, Mapping)] if isinstance(value, list) else []
-    )
+    return [dict(record) for record in value if isinstance(record, Mapping)] if isinstance(value, list) else []
 
 
 def _absent(source: Mapping[str, Any]) -> bool:
@@ -190,9 +174,7 @@ def _absent(source: Mapping[str, Any]) -> bool:
 
 def _source_table(sources: list[dict[str, Any]]) -> Table:
     columns = ["name", "domain", "license", "documents", "bytes"]
-    present = [
-        column for column in columns if any(source.get(column) not in (None, "", []) for source in sources)
-    ]
+    present = [column for column in columns if any(source.get(column) not in (None, "", []) for source in sources)]
     return Table(
         [{"name": "source", "license": "licence", "bytes": "size"}.get(column, column) for column in present],
         [[_cell(column, source.get(column)) for column in present] for source in sources],

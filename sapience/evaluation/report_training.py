@@ -81,9 +81,7 @@ def _stage_curves(steps: list[dict[str, Any]], name: str, limit: int) -> list[Pi
 
 def compression_section(run: RunRecord) -> PageSection | None:
     """Bits per byte by domain over training with lzma's line, and the figures of all models in a table."""
-    moments = [
-        r for r in run.lines("pretrain", "evaluations.jsonl") if isinstance(r.get("bits_per_byte"), dict)
-    ]
+    moments = [r for r in run.lines("pretrain", "evaluations.jsonl") if isinstance(r.get("bits_per_byte"), dict)]
     xz = {
         **(run.figures("evaluate").get("xz_bits_per_byte") or {}),
         **(run.figures("pretrain").get("xz_bits_per_byte") or {}),
@@ -94,12 +92,8 @@ def compression_section(run: RunRecord) -> PageSection | None:
         series = [Series("model", points, 0)]
         if domain in xz:
             ends = [(points[0][0], xz[domain]), (points[-1][0], xz[domain])]
-            series.append(
-                Series("lzma", ends if len(points) > 1 else [(0, xz[domain]), ends[1]], 1, dashed=True)
-            )
-        svg = line_chart(
-            series, "step", "bits per byte", f"Bits per byte of {domain} over training", height=210
-        )
+            series.append(Series("lzma", ends if len(points) > 1 else [(0, xz[domain]), ends[1]], 1, dashed=True))
+        svg = line_chart(series, "step", "bits per byte", f"Bits per byte of {domain} over training", height=210)
         pictures.append(Picture(svg, "", domain))
     models = {"end of pre-training": run.figures("pretrain").get("bits_per_byte") or {}}
     models |= run.figures("evaluate").get("bits_per_byte") or {}
@@ -131,30 +125,19 @@ def experts_section(run: RunRecord, recipe: Recipe) -> PageSection | None:
     layers = len(records[-1]["loads"])
     records = [r for r in records if len(r["loads"]) == layers]
     shown = sorted(
-        {
-            round(i * (layers - 1) / max(1, min(layers, _LAYERS_SHOWN) - 1))
-            for i in range(min(layers, _LAYERS_SHOWN))
-        }
+        {round(i * (layers - 1) / max(1, min(layers, _LAYERS_SHOWN) - 1)) for i in range(min(layers, _LAYERS_SHOWN))}
     )
     violation = run.figures("pretrain").get("max_violation_by_layer")
     pictures = []
     for layer in shown:
         moments = _merged(records, layer)
         name = _layer_name(layer, layers, recipe)
-        svg = load_map(
-            [step for step, _ in moments], [loads for _, loads in moments], f"Load of the experts, {name}"
-        )
+        svg = load_map([step for step, _ in moments], [loads for _, loads in moments], f"Load of the experts, {name}")
         busiest = ""
         if isinstance(violation, list) and len(violation) == layers:
-            busiest = (
-                f"Towards the end the busiest expert had {percent(violation[layer])} above its even share."
-            )
+            busiest = f"Towards the end the busiest expert had {percent(violation[layer])} above its even share."
         pictures.append(Picture(svg, busiest, name))
-    worst = [
-        (r["step"], r["max_violation"])
-        for r in run.lines("pretrain", "metrics.jsonl")
-        if "max_violation" in r
-    ]
+    worst = [(r["step"], r["max_violation"]) for r in run.lines("pretrain", "metrics.jsonl") if "max_violation" in r]
     if worst:
         series = [Series("MaxVio", thinned(worst, recipe.report.curve_points), 5)]
         svg = line_chart(series, "step", "MaxVio", "Load of the busiest expert over training", from_zero=True)
@@ -186,12 +169,8 @@ def drafts_section(run: RunRecord) -> PageSection | None:
             "bigram_accepted_true": "bigram, accepted and true",
         }
         present = [key for key in keys if all(key in shares for shares in everything.values())]
-        rows = [
-            (d, [Bar(i, shares[key]) for i, key in enumerate(present)]) for d, shares in everything.items()
-        ]
-        svg = bar_chart(
-            rows, [keys[key] for key in present], percent, f"Drafts of the {name} model by domain"
-        )
+        rows = [(d, [Bar(i, shares[key]) for i, key in enumerate(present)]) for d, shares in everything.items()]
+        svg = bar_chart(rows, [keys[key] for key in present], percent, f"Drafts of the {name} model by domain")
         pictures.append(Picture(svg, "Shares of all places in held-out text.", f"{name} model"))
     moments = [
         (r["step"], r["mtp_acceptance"])
@@ -232,9 +211,7 @@ def samples_section(run: RunRecord, recipe: Recipe) -> PageSection | None:
     for record in samples:
         step, prompt = record.get("step", 0), str(record.get("prompt", ""))
         if step in chosen:
-            passages.setdefault(prompt, []).append(
-                Passage(f"after {step:,} steps", prompt, str(record["text"]))
-            )
+            passages.setdefault(prompt, []).append(Passage(f"after {step:,} steps", prompt, str(record["text"])))
     quotes = [Quote(f"“{prompt.strip()}” …", list(said)) for prompt, said in passages.items()]
     return PageSection(
         "samples",
@@ -252,11 +229,7 @@ def _bits(value: Any) -> str:
 def _layer_name(layer: int, layers: int, recipe: Recipe) -> str:
     predictions = recipe.model.num_nextn_predict_layers
     if layer >= layers - predictions:
-        return (
-            "prediction module"
-            if predictions == 1
-            else f"prediction module {layer - layers + predictions + 1}"
-        )
+        return "prediction module" if predictions == 1 else f"prediction module {layer - layers + predictions + 1}"
     return f"layer {layer + recipe.model.first_k_dense_replace + 1}"
 
 

@@ -67,29 +67,21 @@ def run_evaluate(context: StageContext) -> dict[str, Any]:
             work = 2 * len(measurement.texts) + len(section.needle_samples) + len(measurement.families)
             with context.progress(f"measuring {name}", work) as bar:
                 part, samples = measure(folder, measurement, bar)
-            lines = "".join(
-                json.dumps({"model": name, **sample}, ensure_ascii=False) + "\n" for sample in samples
-            )
+            lines = "".join(json.dumps({"model": name, **sample}, ensure_ascii=False) + "\n" for sample in samples)
             write_atomically(context.folder / f"samples-{name}.jsonl", lines)
-            write_atomically(
-                part_file, json.dumps({"mark": mark, "figures": part}, ensure_ascii=False, indent=1)
-            )
+            write_atomically(part_file, json.dumps({"mark": mark, "figures": part}, ensure_ascii=False, indent=1))
         parts[name] = part
     results = {
         key: {name: part[key] for name, part in parts.items() if key in part}
         for key in ("accuracy", "interval", "families", "bits_per_byte", "needles", "needle_cells", "mtp")
     }
     results["xz_bits_per_byte"] = xz
-    write_atomically(
-        context.folder / "results.json", json.dumps(results, ensure_ascii=False, indent=1) + "\n"
-    )
+    write_atomically(context.folder / "results.json", json.dumps(results, ensure_ascii=False, indent=1) + "\n")
     figures = {key: value for key, value in results.items() if value and key != "needle_cells"}
     return {**figures, "problems": section.problems_per_family * len(measurement.families)}
 
 
-def measure(
-    folder: Path, measurement: Measurement, bar: ProgressTask
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def measure(folder: Path, measurement: Measurement, bar: ProgressTask) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """All figures of one model folder, JSON-able, and a record of every sample."""
     section = measurement.section
     model = load_model(folder, _device(section.device)).eval()
@@ -110,9 +102,7 @@ def measure(
         for multiple, count in sorted(section.needle_samples.items()):
             length = multiple * measurement.window
             depths, seed, batch = section.needle_depths, measurement.seed, section.batch_tokens
-            found.append(
-                needle_map(model, tokenizer, measurement.fillers, {length: count}, depths, seed, batch)
-            )
+            found.append(needle_map(model, tokenizer, measurement.fillers, {length: count}, depths, seed, batch))
             bar.advance(1, doing=f"needles at {length} tokens")
         needles = NeedleMap(tuple(result for part in found for result in part.results))
         figures["needles"] = {str(length): share for length, share in needles.by_length().items()}
@@ -134,9 +124,7 @@ def measure(
     if answers:
         overall = score_of([answer.correct for answer in answers])
         figures["accuracy"], figures["interval"] = overall.accuracy, list(overall.interval)
-        figures["families"] = {
-            family: _score_record(score) for family, score in family_scores(answers).items()
-        }
+        figures["families"] = {family: _score_record(score) for family, score in family_scores(answers).items()}
         samples += [{"kind": "problem", **answer.record()} for answer in answers]
     return figures, samples
 
@@ -146,11 +134,7 @@ def _models(context: StageContext) -> dict[str, Path]:
     named = context.recipe.evaluate.models
     if named:
         return {name: resolve_model(text) for name, text in named.items()}
-    models = {
-        name: context.inputs[stage] / "model"
-        for name, stage in _OWN_MODELS.items()
-        if stage in context.inputs
-    }
+    models = {name: context.inputs[stage] / "model" for name, stage in _OWN_MODELS.items() if stage in context.inputs}
     if not models:
         raise UserError(
             "there is nothing to evaluate: run pretrain or extend first, or name models under evaluate.models"
@@ -225,9 +209,7 @@ def _tokenizer_file(folder: Path, run_folder: Path | None) -> tuple[Path, bool]:
     if own.is_file():
         return own, runs is not None and runs.read_bytes() == own.read_bytes()
     if runs is None:
-        raise UserError(
-            f"{folder} has no tokenizer.json and the run has none: put the model's tokenizer.json there"
-        )
+        raise UserError(f"{folder} has no tokenizer.json and the run has none: put the model's tokenizer.json there")
     return runs, True
 
 
@@ -235,9 +217,7 @@ def _training_tokens(folder: Path | None) -> list[Any]:
     """The training tokens of every domain, as the tokenizer stage left them."""
     if folder is None:
         return []
-    return [
-        TokenShard.open(path.with_suffix("")).tokens for path in sorted((folder / "tokens").glob("*.bin"))
-    ]
+    return [TokenShard.open(path.with_suffix("")).tokens for path in sorted((folder / "tokens").glob("*.bin"))]
 
 
 def _score_record(score: Score) -> dict[str, Any]:

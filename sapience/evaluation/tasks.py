@@ -56,8 +56,7 @@ def family_names(chosen: Sequence[str]) -> list[str]:
     unknown = sorted(set(chosen) - set(FAMILIES))
     if unknown:
         raise UserError(
-            f"evaluate.families names what there is not: {', '.join(unknown)}; choose from "
-            f"{', '.join(FAMILIES)}"
+            f"evaluate.families names what there is not: {', '.join(unknown)}; choose from {', '.join(FAMILIES)}"
         )
     return list(chosen) if chosen else list(OWN_FAMILIES)
 
@@ -96,9 +95,7 @@ def solve_family(
         tokens = [token for token in completion.tokens if token != tokenizer.eos_id]
         produced = tokenizer.decode(tokens).split(end)[0]
         results.append(
-            TaskResult(
-                family, problem.identity, number, prompt, produced, problem.answer, score(problem, produced)
-            )
+            TaskResult(family, problem.identity, number, prompt, produced, problem.answer, score(problem, produced))
         )
     return results
 

@@ -80,7 +80,10 @@ class ExpertBlock(nn.Module):
             else None
         )
 
-    attend = DenseBlock.attend
+    def attend(self, hidden_BTD: Tensor, context: Context) -> Tensor:
+        """The residual stream after attention."""
+        mixed: Tensor = self.attention(self.attention_norm(hidden_BTD), context.cosines, context.sines, context.mask)
+        return hidden_BTD + mixed
 
     def normalise(self, hidden_BTD: Tensor) -> Tensor:
         """What gate and experts see: [T, D] with the rows of all sequences one after another."""
@@ -101,7 +104,9 @@ class ExpertBlock(nn.Module):
         outputs: Tensor = self.experts(rows_ND, order.counts_E)
         return outputs
 
-    def combine(self, hidden_BTD: Tensor, x_TD: Tensor, outputs_ND: Tensor, routing: Routing, order: ExpertOrder) -> Tensor:
+    def combine(
+        self, hidden_BTD: Tensor, x_TD: Tensor, outputs_ND: Tensor, routing: Routing, order: ExpertOrder
+    ) -> Tensor:
         """The residual stream with the experts' weighted outputs and the shared experts' added."""
         mixed = combine(outputs_ND, routing.weights_TK, order)
         if self.shared is not None:

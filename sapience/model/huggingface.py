@@ -11,23 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sapience.model.transformer import Transformer
+from sapience.model.tensor_files import write_tensors
+from sapience.model.transformer import PredictionModule, Transformer
 from sapience.recipe.errors import UserError
 from sapience.recipe.model import ModelSection
 from sapience.run import write_atomically
 
 WEIGHTS = "model.safetensors"
+FIXED = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "moe_layer_freq": 1,
+    "topk_method": "noaux_tc",
+    "rope_interleave": True,
+}
+"""Keys of config.json that the family leaves no choice in; another value means weights that would be misread."""
+LOADABLE = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def save_model(model: Transformer, folder: Path, bos_id: int, eos_id: int, pad_id: int) -> None:
     """Write config.json, generation_config.json and the weights (config last, so that a torn folder is no model)."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{WEIGHTS}.partial"
-    save_file(dict(exported_tensors(model)), temporary, metadata={"format": "pt"})
+    write_tensors(temporary, dict(exported_tensors(model)), {"format": "pt"})
     temporary.replace(folder / WEIGHTS)
     generation = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
     write_atomically(folder / "generation_config.json", json.dumps(generation, indent=1))
@@ -41,21 +51,29 @@ def load_config(folder: Path) -> ModelSection:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} has no readable config.json ({error}): give a Hugging Face model folder") from None
-    if raw.get("model_type") != "deepseek_v3":
-        raise UserError(f"{folder} holds a {raw.get('model_type')!r} model; sapience loads model_type 'deepseek_v3'")
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    if kind != "deepseek_v3":
+        raise UserError(f"{folder}/config.json describes a {kind!r} model; sapience loads model_type 'deepseek_v3'")
+    for key, value in FIXED.items():
+        if raw.get(key, value) != value:
+            raise UserError(f"{folder}/config.json has {key} {raw[key]!r}; sapience knows {value!r} only")
     known = {key: raw[key] for key in ModelSection.model_fields if key in raw}
     known.pop("rope_scaling", None)
     scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
     if scaling.get("rope_theta"):
         known["rope_theta"] = scaling["rope_theta"]
-    if scaling.get("type", scaling.get("rope_type")) == "yarn":
+    way = scaling.get("type", scaling.get("rope_type", "default"))
+    if way not in ("yarn", "default"):
+        raise UserError(f"{folder}/config.json has rope_scaling of type {way!r}; sapience knows yarn, or none")
+    if way == "yarn":
         names = ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")
         known["rope_scaling"] = {name: scaling[name] for name in names if name in scaling}
     known.setdefault("num_nextn_predict_layers", 0)
     try:
         return ModelSection.model_validate(known)
-    except ValueError as error:
-        raise UserError(f"{folder}/config.json: {error}") from None
+    except ValidationError as error:
+        wrong = "; ".join(": ".join([*map(str, item["loc"]), item["msg"]]) for item in error.errors())
+        raise UserError(f"{folder}/config.json: {wrong.replace('Value error, ', '')}") from None
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Transformer:
@@ -69,10 +87,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Transformer:
         raise UserError(f"{folder} has a config.json but no .safetensors: the weights are missing")
     with torch.device(device):
         model = Transformer(config)
-    try:
-        handles = [safe_open(path, framework="pt", device=str(device)) for path in files]
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"a weight file in {folder} is damaged ({error}): copy it again") from None
+    handles = [_opened(path, device) for path in files]
     where = {name: handle for handle in handles for name in handle.keys()}  # noqa: SIM118
     with torch.no_grad():
         for name, target in _layout(model):
@@ -83,8 +98,20 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Transformer:
                 raise UserError(
                     f"{folder}: tensor {name} has shape {list(value.shape)}, config.json wants {list(target.shape)}"
                 )
+            if value.dtype not in LOADABLE:
+                stored = str(value.dtype).removeprefix("torch.")
+                raise UserError(
+                    f"{folder}: tensor {name} is {stored}: convert the weights to bfloat16 or float32 first"
+                )
             target.copy_(value)
     return model
+
+
+def _opened(path: Path, device: torch.device | str) -> Any:
+    try:
+        return safe_open(path, framework="pt", device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): copy it again") from None
 
 
 def exported_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
@@ -108,6 +135,7 @@ def _layout(model: Transformer) -> Iterator[tuple[str, Tensor]]:
     for index, layer in enumerate(model.layers):
         yield from _block(f"model.layers.{index}.", layer, model.config)
     for index, module in enumerate(model.predictions, start=model.config.num_hidden_layers):
+        assert isinstance(module, PredictionModule)
         prefix = f"model.layers.{index}."
         yield prefix + "enorm.weight", module.embedding_norm.weight
         yield prefix + "hnorm.weight", module.hidden_norm.weight

@@ -43,7 +43,9 @@ class PredictionModule(nn.Module):
 
     def joined(self, hidden_BTD: Tensor, embedding_BTD: Tensor) -> Tensor:
         """M [norm(embedding) ; norm(hidden)]: eq. 21 in the order that the released weights expect."""
-        joined: Tensor = self.join(torch.cat((self.embedding_norm(embedding_BTD), self.hidden_norm(hidden_BTD)), dim=-1))
+        joined: Tensor = self.join(
+            torch.cat((self.embedding_norm(embedding_BTD), self.hidden_norm(hidden_BTD)), dim=-1)
+        )
         return joined
 
 
@@ -87,7 +89,9 @@ class Transformer(nn.Module):
         device = self.embedding.weight.device
         key = str(device), length
         if key not in self._tables:
-            self._tables = {key: rotary_table(self.config, length, device)}
+            # A table made while sampling must still be good for training, which keeps it for the backward pass.
+            with torch.inference_mode(False):
+                self._tables = {key: rotary_table(self.config, length, device)}
         return self._tables[key]
 
     def forward(self, batch: Microbatch) -> Forward:

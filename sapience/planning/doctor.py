@@ -12,6 +12,8 @@ _LOW_MEMORY, _LOW_DISK = 3 * GIB, 2 * GIB
 
 @dataclass(frozen=True)
 class Finding:
+    """A row of the table."""
+
     what: str
     state: str
     remedy: str
@@ -20,14 +22,8 @@ class Finding:
 
 def doctor_report(machine: Machine) -> list[Finding]:
     """One row per thing that a run may need; a remedy is given only where something is missing or scarce."""
-    cores = (
-        "" if machine.cores > 1 else "one core doubles the demo's time: allow the process or container more"
-    )
-    memory = (
-        ""
-        if machine.memory_available_bytes >= _LOW_MEMORY
-        else "close programs or raise the container's limit"
-    )
+    cores = "" if machine.cores > 1 else "one core doubles the demo's time: allow the process or container more"
+    memory = "" if machine.memory_available_bytes >= _LOW_MEMORY else "close programs or raise the container's limit"
     disk = "" if machine.disk_free_bytes >= _LOW_DISK else f"free some space where {machine.folder} is"
     gpus = ", ".join(f"{gpu.name} ({gpu.memory_bytes / GIB:.0f} GiB)" for gpu in machine.gpus)
     rows = [
@@ -59,9 +55,7 @@ def _program(name: str, path: str | None) -> Finding:
 
 
 def _package(name: str, version: str | None) -> Finding:
-    return Finding(
-        name, version or "missing", "" if version else "run `make` once more, or pip install " + name
-    )
+    return Finding(name, version or "missing", "" if version else "run `make` once more, or pip install " + name)
 
 
 def _sandbox_remedy(machine: Machine) -> str:

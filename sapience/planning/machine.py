@@ -24,6 +24,8 @@ _UNLIMITED = 1 << 60
 
 @dataclass(frozen=True)
 class Gpu:
+    """A device that NVIDIA's driver lists."""
+
     name: str
     memory_bytes: int
 
@@ -63,9 +65,7 @@ def examine(folder: Path) -> Machine:
         disk_free_bytes=_disk_free(folder),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        packages={
-            name: _version(name) for name in ("torch", "numpy", "reasoning-gym", "rensa", "matplotlib")
-        },
+        packages={name: _version(name) for name in ("torch", "numpy", "reasoning-gym", "rensa", "matplotlib")},
         gpus=_gpus(programs["nvidia-smi"]),
         programs=programs,
         sandbox=_sandbox(programs["bwrap"]),
@@ -192,10 +192,4 @@ def _sandbox(bwrap: str | None) -> str:
     done = _answer([bwrap, "--unshare-all", "--ro-bind", "/", "/", "true"])
     if done is None:
         return "bubblewrap does not start"
-    return (
-        "works"
-        if done.returncode == 0
-        else done.stderr.strip().splitlines()[-1][:200]
-        if done.stderr
-        else "fails"
-    )
+    return "works" if done.returncode == 0 else done.stderr.strip().splitlines()[-1][:200] if done.stderr else "fails"

@@ -63,9 +63,7 @@ def count_parameters(model: ModelSection) -> ParameterCount:
         return tables + layers + width
 
     def prediction(experts: int) -> int:
-        return model.num_nextn_predict_layers * (
-            _expert_layer(model, experts) + 2 * width * width + 3 * width
-        )
+        return model.num_nextn_predict_layers * (_expert_layer(model, experts) + 2 * width * width + 3 * width)
 
     every, chosen = model.n_routed_experts, model.num_experts_per_tok
     return ParameterCount(main(every), main(chosen), prediction(every), prediction(chosen))

@@ -110,9 +110,7 @@ def choose(cores: int, threads: int = 0, probe: Probe | None = None) -> ThreadCh
     return _choice(count, waiting, timings)
 
 
-def load_or_choose(
-    run_folder: Path, cores: int, threads: int = 0, probe: Probe | None = None
-) -> ThreadChoice:
+def load_or_choose(run_folder: Path, cores: int, threads: int = 0, probe: Probe | None = None) -> ThreadChoice:
     """The choice that a run began with, or a new one, written into the run's folder.
 
     `threads` is the recipe's wish (0 for none); another wish than the stored number is a new choice.
@@ -143,9 +141,7 @@ def _timed_in_a_process(threads: int, waiting: Mapping[str, str]) -> float | Non
     environment |= {"OMP_NUM_THREADS": str(threads), **waiting}
     command = [sys.executable, "-m", "sapience.planning.threads", "--probe"]
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=PROBE_LIMIT, check=True
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PROBE_LIMIT, check=True)
         return float(done.stdout.split()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
@@ -177,19 +173,14 @@ def probe_step_milliseconds(seconds: float = PROBE_SECONDS) -> float:
         hidden = functional.embedding(tokens, table)
         for project, raising, lowering in zip(joined, up, down, strict=True):
             normed = functional.rms_norm(hidden, (width,)) @ project
-            query, key, value = (
-                part.view(rows, length, 4, -1).transpose(1, 2) for part in normed.chunk(3, dim=-1)
-            )
+            query, key, value = (part.view(rows, length, 4, -1).transpose(1, 2) for part in normed.chunk(3, dim=-1))
             mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
             hidden = hidden + mixed.transpose(1, 2).flatten(2)
             shares = functional.rms_norm(hidden, (width,)).flatten(0, 1).chunk(experts)
-            outputs = [
-                functional.silu(share @ raising[place]) @ lowering[place]
-                for place, share in enumerate(shares)
-            ]
+            outputs = [functional.silu(share @ raising[place]) @ lowering[place] for place, share in enumerate(shares)]
             hidden = hidden + torch.cat(outputs).view_as(hidden)
         loss = functional.cross_entropy((hidden @ table.T).flatten(0, 1), tokens.flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -202,9 +193,7 @@ def probe_step_milliseconds(seconds: float = PROBE_SECONDS) -> float:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description="time a few training steps with the threads of this environment"
-    )
+    parser = argparse.ArgumentParser(description="time a few training steps with the threads of this environment")
     parser.add_argument("--probe", action="store_true", required=True)
     parser.parse_args()
     sys.stdout.write(f"{probe_step_milliseconds():.3f}\n")

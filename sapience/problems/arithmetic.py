@@ -29,18 +29,14 @@ def draw_largest(rng: Random) -> Problem:
     """Largest of 3-5 different two-digit numbers; more than 5 billion questions. Worked: the largest so far."""
     numbers = _distinct_numbers(rng)
     so_far = [max(numbers[: place + 1]) for place in range(len(numbers))]
-    return _problem(
-        "maxn", f"Which number is the largest: {_listed(numbers)}?", max(numbers), _listed(so_far)
-    )
+    return _problem("maxn", f"Which number is the largest: {_listed(numbers)}?", max(numbers), _listed(so_far))
 
 
 def draw_smallest(rng: Random) -> Problem:
     """Smallest of 3-5 different two-digit numbers; more than 5 billion questions. Worked: the smallest so far."""
     numbers = _distinct_numbers(rng)
     so_far = [min(numbers[: place + 1]) for place in range(len(numbers))]
-    return _problem(
-        "minn", f"Which number is the smallest: {_listed(numbers)}?", min(numbers), _listed(so_far)
-    )
+    return _problem("minn", f"Which number is the smallest: {_listed(numbers)}?", min(numbers), _listed(so_far))
 
 
 def draw_second_largest(rng: Random) -> Problem:
@@ -48,9 +44,7 @@ def draw_second_largest(rng: Random) -> Problem:
     numbers = _distinct_numbers(rng)
     leaders = [sorted(numbers[: place + 1])[-2:] for place in range(1, len(numbers))]
     steps = ", ".join(f"{low} {high}" for low, high in leaders)
-    return _problem(
-        "secondn", f"Which number is the second largest: {_listed(numbers)}?", leaders[-1][0], steps
-    )
+    return _problem("secondn", f"Which number is the second largest: {_listed(numbers)}?", leaders[-1][0], steps)
 
 
 def draw_sorting(rng: Random) -> Problem:

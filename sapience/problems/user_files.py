@@ -26,6 +26,8 @@ _EMPTY_LINES = re.compile(r"\n\s*\n")
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
+    """A line that was put aside, counted from one."""
+
     number: int
     reason: str
 
@@ -65,9 +67,7 @@ def load_jsonl(path: Path, domain: Domain = "general") -> LoadedProblems:
     except FileNotFoundError:
         raise UserError(f"the problem file {path} does not exist: check the path in the recipe") from None
     except OSError as error:
-        raise UserError(
-            f"the problem file {path} cannot be read ({error.strerror}): check its rights"
-        ) from error
+        raise UserError(f"the problem file {path} cannot be read ({error.strerror}): check its rights") from error
     if not problems:
         first = f"; line {bad[0].number}: {bad[0].reason}" if bad else ""
         raise UserError(

@@ -14,9 +14,7 @@ from sapience.recipe.section import Section
 class EvaluateSection(Section):
     """What the stage `evaluate` measures on each model."""
 
-    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = Field(
-        default_factory=dict
-    )
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], str] = Field(default_factory=dict)
     """Models to measure, name -> RUN, RUN@stage or a Hugging Face folder. Empty: `base` (pretrain) and
     `extended` (extend) of this run, as far as they are there."""
 

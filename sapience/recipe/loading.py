@@ -23,6 +23,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"no recipe at {path}: give the path of a YAML file, such as recipes/demo.yaml") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: a recipe is a YAML file") from None
+    except OSError as error:
+        raise UserError(f"{path} may not be read ({error.strerror}): give a recipe of your own") from None
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -50,24 +52,33 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not separator or not all(parts):
         raise UserError(f"override {override!r} is not of the form section.field=value, such as pretrain.steps=50")
     node: Any = tree
+    default: Any = Recipe().model_dump(mode="json")
     for part in parts[:-1]:
+        default = default.get(part) if isinstance(default, dict) else None
         if isinstance(node, list):
-            node = node[_index(part, node, override)]
-            continue
-        child = node.get(part)
-        if child is None:
-            child = node[part] = {}
+            child = node[_index(part, node, override)]
+        else:
+            child = node.get(part)
+            if child is None:
+                # A list that the file leaves at its default is spelled out, so that one entry of it can be changed.
+                child = node[part] = default if isinstance(default, list) else {}
         if not isinstance(child, dict | list):
             raise UserError(f"override {override!r}: {part} holds {child!r}, which has no field of its own")
         node = child
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"override {override!r}: the value is not valid YAML; put quotes round it") from None
+    parsed = _value(value, override)
     if isinstance(node, list):
         node[_index(parts[-1], node, override)] = parsed
     else:
         node[parts[-1]] = parsed
+
+
+def _value(text: str, override: str) -> Any:
+    """YAML, but for lists and mappings without brackets: `report.title=One: two` means the text."""
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"override {override!r}: the value is not valid YAML; put quotes round it") from None
+    return parsed if not isinstance(parsed, dict | list) or text.lstrip().startswith(("{", "[")) else text
 
 
 def _index(part: str, node: list[Any], override: str) -> int:
@@ -88,19 +99,22 @@ def _explain(item: Any) -> str:
 
 
 def _fields_at(location: Sequence[str | int]) -> list[str]:
-    section: Any = Recipe
+    """Names of the fields of the section at a place of the recipe; of several kinds the one named in the place."""
+    sections: list[type[BaseModel]] = [Recipe]
     for part in location:
-        fields = getattr(section, "model_fields", {})
-        if part in fields:
-            section = section_of(fields[part].annotation)
-    return list(getattr(section, "model_fields", {}))
+        inner = [sections_of(s.model_fields[part].annotation) for s in sections if part in s.model_fields]
+        sections = inner[0] if inner else [s for s in sections if kind_of(s) == part] or sections
+    return list(dict.fromkeys(name for section in sections for name in section.model_fields))
 
 
-def section_of(annotation: Any) -> Any:
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field's annotation holds, itself or inside a list or union; none for a plain field."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = section_of(inner)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [section for inner in getattr(annotation, "__args__", ()) for section in sections_of(inner)]
+
+
+def kind_of(section: type[BaseModel]) -> str:
+    """The `type` that tells a section from the others of a union."""
+    field = section.model_fields.get("type")
+    return str(field.annotation.__args__[0]) if field is not None else ""  # type: ignore[union-attr]

@@ -111,7 +111,9 @@ class ModelSection(Section):
                 f"first_k_dense_replace {self.first_k_dense_replace} exceeds num_hidden_layers {self.num_hidden_layers}"
             )
         if self.qk_rope_head_dim % 2:
-            raise ValueError(f"qk_rope_head_dim {self.qk_rope_head_dim} is odd: rotation turns pairs, choose an even width")
+            raise ValueError(
+                f"qk_rope_head_dim {self.qk_rope_head_dim} is odd: rotation turns pairs, choose an even width"
+            )
         return self
 
     @property

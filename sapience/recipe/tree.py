@@ -1,6 +1,6 @@
 """The whole recipe: one section a room, and the contradictions between sections."""
 
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -24,9 +24,7 @@ class Recipe(Section):
     """Name of the run's directory under `runs/`."""
     seed: int = Field(default=0, ge=0)
     """Seed of every random choice: weights, order of documents, sampling."""
-    stages: list[StageName] = Field(
-        default_factory=lambda: ["corpus", "tokenizer", "pretrain", "extend", "evaluate", "report"], min_length=1
-    )
+    stages: list[StageName] = Field(default_factory=lambda: list(get_args(StageName)), min_length=1)
     """The part of the journey to make; a stage may be left out where a later one names a model of its own."""
     model: ModelSection = ModelSection()
     corpus: CorpusSection = CorpusSection()

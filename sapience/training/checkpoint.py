@@ -9,16 +9,16 @@ is used.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from sapience.model.tensor_files import write_tensors
 from sapience.run import write_atomically
 
 TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
@@ -49,13 +49,11 @@ def save_checkpoint(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     for name, tensors in zip(TENSOR_FILES, (weights, optimizer), strict=True):
-        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, building / name)
-        with open(building / name, "rb+") as file:
-            os.fsync(file.fileno())
+        write_tensors(building / name, _apart(tensors))
     record = {"step": step, "state": dict(state), "sha256": {name: _sha256(building / name) for name in TENSOR_FILES}}
     write_atomically(building / "state.json", json.dumps(record))
     shutil.rmtree(final, ignore_errors=True)
-    os.replace(building, final)
+    building.replace(final)
     for old in _folders(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -69,9 +67,20 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
                 continue
             weights, optimizer = (load_file(candidate / name) for name in TENSOR_FILES)
             return Checkpoint(record["step"], weights, optimizer, record["state"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each with memory of its own: a tied head is stored twice, so that either name can be read."""
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in tensors.items():
+        alone = value.detach().contiguous()
+        apart[key] = alone.clone() if alone.data_ptr() in seen else alone
+        seen.add(alone.data_ptr())
+    return apart
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -92,7 +92,8 @@ class Training:
         """Take up the newest whole checkpoint, if there is one; returns the finished steps."""
         checkpoint = latest_checkpoint(self.saving.folder)
         if checkpoint is None:
-            self.log.rewind(self.step_offset)
+            # What was noted before the first step (as step 0) will be noted again.
+            self.log.rewind(self.step_offset or -1)
             return 0
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load(checkpoint.optimizer)
@@ -179,7 +180,9 @@ class Training:
         self, plan: StepPlan, losses: dict[str, float], norm: float, skipped: bool, spike: bool, rate: float, sums: Sums
     ) -> None:
         step = self.step_offset + self.counters.step
-        finite = {name: value if math.isfinite(value) else None for name, value in (*losses.items(), ("gradient_norm", norm))}
+        finite = {
+            name: value if math.isfinite(value) else None for name, value in (*losses.items(), ("gradient_norm", norm))
+        }
         self.log.write(
             "metrics",
             {

@@ -31,11 +31,14 @@ class MetricsLog:
         path = self.folder / f"{name}.jsonl"
         records = []
         if path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            # Lines end in \n alone: the model's texts may hold what str.splitlines takes for ends of lines.
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 try:
-                    records.append(json.loads(line))
+                    record = json.loads(line)
                 except ValueError:
                     continue
+                if isinstance(record, dict):
+                    records.append(record)
         return records
 
     def rewind(self, step: int) -> None:

@@ -26,13 +26,18 @@ class OptimizerSet:
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                groups, lr=0.0, betas=(section.beta1, section.beta2), eps=section.epsilon, fused=True
-            )
+            torch.optim.AdamW(groups, lr=0.0, betas=(section.beta1, section.beta2), eps=section.epsilon, fused=True)
         ]
         if hidden:
             self.optimizers.append(
-                Muon(hidden, 0.0, section.muon_momentum, section.muon_iterations, section.muon_update, section.weight_decay)
+                Muon(
+                    hidden,
+                    0.0,
+                    section.muon_momentum,
+                    section.muon_iterations,
+                    section.muon_update,
+                    section.weight_decay,
+                )
             )
 
     def step(self, learning_rate: float) -> float:

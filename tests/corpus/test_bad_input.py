@@ -28,14 +28,7 @@ def read(path: Path, field: str = "text") -> tuple[list[str], Reading]:
 
 
 def test_malformed_lines_are_set_aside_and_named(tmp_path: Path) -> None:
-    bad = (
-        b'{"text": "cut off\n'
-        + b'{"text": 3}\n'
-        + b"[1, 2]\n"
-        + b'{"other": "x"}\n'
-        + b'{"text": "\xff\xfe"}\n'
-        + b'{"text": "\\ud800"}\n\n'
-    )
+    bad = b'{"text": "cut off\n{"text": 3}\n[1, 2]\n{"other": "x"}\n{"text": "\xff\xfe"}\n{"text": "\\ud800"}\n\n'
     (tmp_path / "a.jsonl").write_bytes(lines(GOOD[:3]) + bad + lines(GOOD[3:]))
     texts, reading = read(tmp_path)
     assert texts == [record["text"] for record in GOOD]
@@ -46,8 +39,7 @@ def test_malformed_lines_are_set_aside_and_named(tmp_path: Path) -> None:
 def test_a_record_beyond_the_limit_is_set_aside_unread(tmp_path: Path) -> None:
     with open(tmp_path / "a.jsonl", "wb") as file:
         file.write(lines(GOOD[:2]) + b'{"text": "')
-        for _ in range(50):
-            file.write(b"x" * 1_000_000)
+        file.writelines(b"x" * 1_000_000 for _ in range(50))
         file.write(b'"}\n' + lines(GOOD[2:4]))
     texts, reading = read(tmp_path)
     assert texts == [record["text"] for record in GOOD[:4]]
@@ -80,9 +72,7 @@ def test_a_compressed_file_that_breaks_off_gives_what_it_has(ending: str, tmp_pa
 
 
 def test_zstd_frames_one_after_another_are_one_file(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl.zst").write_bytes(
-        zstandard.compress(lines(GOOD[:70])) + zstandard.compress(lines(GOOD[70:]))
-    )
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(lines(GOOD[:70])) + zstandard.compress(lines(GOOD[70:])))
     assert len(read(tmp_path)[0]) == len(GOOD)
 
 

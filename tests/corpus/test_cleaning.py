@@ -107,6 +107,4 @@ def test_translations_are_the_sentences_of_a_catalogue() -> None:
         '"geschrieben werden, bitte \\"Nochmal\\" wählen."\n\n'
         'msgid "%(n)s files were found in the folder."\nmsgstr "%(n)s Dateien wurden in diesem Ordner gefunden."\n'
     )
-    assert list(translations(catalogue)) == [
-        'Die Datei konnte nicht geschrieben werden, bitte "Nochmal" wählen.'
-    ]
+    assert list(translations(catalogue)) == ['Die Datei konnte nicht geschrieben werden, bitte "Nochmal" wählen.']

@@ -36,9 +36,7 @@ SUBJECTS = (
 )
 VERBS = ("crosses", "remembers", "follows", "describes", "carries", "watches", "repairs", "answers", "paints")
 GERMAN = "Der Fluss entspringt in den Hügeln und fließt lange nach Norden, bis er das Meer erreicht. " * 2
-QUESTION = (
-    "A farmer counts forty two chickens and nine goats in the yard before supper, how many legs are there?"
-)
+QUESTION = "A farmer counts forty two chickens and nine goats in the yard before supper, how many legs are there?"
 
 
 class Bar:
@@ -112,15 +110,11 @@ def section(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def run(folder: Path, corpus: Mapping[str, Any], **recipe: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    return run_corpus(
-        StageContext(Recipe.model_validate({"corpus": corpus, **recipe}), folder, folder, {}, silent)
-    )
+    return run_corpus(StageContext(Recipe.model_validate({"corpus": corpus, **recipe}), folder, folder, {}, silent))
 
 
 def documents(folder: Path, part: str) -> dict[str, list[Document]]:
-    return {
-        p.name.split(".")[0]: list(read_documents(p)) for p in sorted((folder / part).glob("*.jsonl.zst"))
-    }
+    return {p.name.split(".")[0]: list(read_documents(p)) for p in sorted((folder / part).glob("*.jsonl.zst"))}
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -142,9 +136,7 @@ def test_figures_say_what_became_of_every_record(made: tuple[Path, dict[str, Any
     assert figures["documents"]["en"] + figures["held_out_documents"]["en"] == 400
     for part, name in (("train", "documents"), ("heldout", "held_out_documents")):
         assert {domain: len(found) for domain, found in documents(folder, part).items()} == figures[name]
-    sources = {
-        entry["name"]: entry for entry in json.loads((folder / "provenance.json").read_text())["sources"]
-    }
+    sources = {entry["name"]: entry for entry in json.loads((folder / "provenance.json").read_text())["sources"]}
     entry = sources["prose"]
     assert (entry["documents"], entry["license"], len(entry["sha256"])) == (400, "MIT", 64)
     aside = [json.loads(line) for line in (folder / "quarantine.jsonl").read_text().splitlines()]
@@ -165,9 +157,7 @@ def test_nothing_in_training_is_near_to_anything_held_out(made: tuple[Path, dict
         for document in documents_held:
             mine = runs(document.text)
             assert max(len(mine & other) / len(mine | other) for other in others) < 0.7
-    assert not any(
-        QUESTION in document.text for part in (train, held) for found in part.values() for document in found
-    )
+    assert not any(QUESTION in document.text for part in (train, held) for found in part.values() for document in found)
 
 
 def test_generated_documents_are_of_the_training_split(made: tuple[Path, dict[str, Any]]) -> None:
@@ -320,10 +310,7 @@ def test_shards_hold_what_training_documents_say(
         folder = tmp_path / name
         folder.mkdir()
         results.append(run_tokenizer(StageContext(recipe, folder, folder, {"corpus": made[0]}, silent)))
-    assert (
-        fingerprint(tmp_path / "a" / "tokens") == fingerprint(tmp_path / "b" / "tokens")
-        and results[0] == results[1]
-    )
+    assert fingerprint(tmp_path / "a" / "tokens") == fingerprint(tmp_path / "b" / "tokens") and results[0] == results[1]
     tokenizer = Tokenizer.load(tmp_path / "a")
     assert tokenizer.vocab_size == 400 == results[0]["vocab_size"]
     for domain, expected in documents(made[0], "train").items():

@@ -68,9 +68,7 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
 
 def test_the_dropped_one_is_the_later_and_unconsidered_documents_play_no_part() -> None:
     text = " ".join(WORDS[:100])
-    sketches = signatures(
-        WordRuns([text, text + " end", "five words are too few", "five words were too few"])
-    )
+    sketches = signatures(WordRuns([text, text + " end", "five words are too few", "five words were too few"]))
     assert near_duplicates([sketches], np.ones(4, bool), 0.7).tolist() == [False, True, False, False]
     assert near_duplicates([sketches], np.array([False, True, True, True]), 0.7).tolist() == [False] * 4
     assert near_duplicates([sketches], np.ones(4, bool), 1.0).tolist() == [False] * 4

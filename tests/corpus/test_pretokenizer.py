@@ -24,17 +24,11 @@ def reference(digits: Digits) -> pre_tokenizers.PreTokenizer:
 
 def pieces_of_tiktoken(texts: list[str], digits: Digits) -> list[list[str]]:
     """With every part of the texts in the vocabulary, each piece of the pattern is one token."""
-    parts = {
-        text[i:j].encode() for text in texts for i in range(len(text)) for j in range(i + 1, len(text) + 1)
-    }
+    parts = {text[i:j].encode() for text in texts for i in range(len(text)) for j in range(i + 1, len(text) + 1)}
     tokens = [bytes([byte]) for byte in range(256)]
     ranks = {token: rank for rank, token in enumerate([*tokens, *sorted(parts.difference(tokens))])}
-    encoding = tiktoken.Encoding(
-        "pieces", pat_str=single_pattern(digits), mergeable_ranks=ranks, special_tokens={}
-    )
-    return [
-        [encoding.decode_single_token_bytes(t).decode() for t in encoding.encode_ordinary(x)] for x in texts
-    ]
+    encoding = tiktoken.Encoding("pieces", pat_str=single_pattern(digits), mergeable_ranks=ranks, special_tokens={})
+    return [[encoding.decode_single_token_bytes(t).decode() for t in encoding.encode_ordinary(x)] for x in texts]
 
 
 def pieces_of_tokenizers(text: str, digits: Digits) -> list[str]:
@@ -50,8 +44,7 @@ def test_same_pieces_for_any_text(digits: Digits, texts: list[str]) -> None:
 
 def test_same_pieces_around_one_character_of_every_kind() -> None:
     characters = [
-        chr(code)
-        for code in (*range(0x250), *range(0x2FF0, 0x3140), 0x9FA5, 0x9FA6, 0xE000, 0x1D7D8, 0x1F600)
+        chr(code) for code in (*range(0x250), *range(0x2FF0, 0x3140), 0x9FA5, 0x9FA6, 0xE000, 0x1D7D8, 0x1F600)
     ]
     seen = {unicodedata.category(character) for character in characters}
     for code in range(0x250, 0x11000):
@@ -59,9 +52,7 @@ def test_same_pieces_around_one_character_of_every_kind() -> None:
         if category != "Cs" and category not in seen:
             seen.add(category)
             characters.append(chr(code))
-    around = [
-        t for c in characters for t in (c, f"a{c}b", f" {c} ", f"{c}中{c}", f"1{c}1", f"{c}{c}\n", f"・{c}")
-    ]
+    around = [t for c in characters for t in (c, f"a{c}b", f" {c} ", f"{c}中{c}", f"1{c}1", f"{c}{c}\n", f"・{c}")]
     assert pieces_of_tiktoken(around, 1) == [pieces_of_tokenizers(text, 1) for text in around]
 
 

@@ -18,16 +18,12 @@ PAGE = "<html><body><h1>Title</h1><p>A paragraph of the manual, long enough to b
 
 
 def read(source: dict[str, Any]) -> tuple[list[Record], Reading]:
-    section = Recipe.model_validate(
-        {"corpus": {"sources": [{"name": "s", "domain": "d"} | source]}}
-    ).corpus.sources[0]
+    section = Recipe.model_validate({"corpus": {"sources": [{"name": "s", "domain": "d"} | source]}}).corpus.sources[0]
     reading = Reading(1_000_000)
     return list(read_or_explain(section, reading)), reading  # type: ignore[arg-type]
 
 
-def test_a_wheel_in_the_cache_is_read_without_asking_the_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wheel_in_the_cache_is_read_without_asking_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "sapience" / "wheels" / "manual_1.5"
     folder.mkdir(parents=True)
@@ -35,9 +31,7 @@ def test_a_wheel_in_the_cache_is_read_without_asking_the_index(
         archive.writestr("manual/page.html", PAGE)
         archive.writestr("manual/code.py", "x = 1")
     records, reading = read({"type": "wheel", "packages": ["manual==1.5"], "include": ["manual/*.html"]})
-    assert [record.text for record in records] == [
-        "Title\nA paragraph of the manual, long enough to be prose."
-    ]
+    assert [record.text for record in records] == ["Title\nA paragraph of the manual, long enough to be prose."]
     assert reading.version == "manual 1.5"
     with pytest.raises(UserError, match="include"):
         read({"type": "wheel", "packages": ["manual==1.5"], "include": ["nothing/*.html"]})
@@ -64,9 +58,7 @@ def test_a_debian_package_in_the_cache_is_unpacked_without_root(
     assert len(records) == 1 and records[0].place == "usr/page.html" and reading.version == "manual 2.0"
 
 
-def test_what_cannot_be_downloaded_is_missing_with_a_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_downloaded_is_missing_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(
         subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", "E: cannot connect\n")
@@ -86,9 +78,7 @@ def test_installed_packages_are_read_and_not_imported() -> None:
     assert {"json/decoder.py", "hypothesis/core.py"} <= places
     assert not any("/test" in place or "site-packages" in place for place in places)
     assert reading.version.startswith("Python 3.") and "hypothesis" in reading.version
-    described = {
-        r.place: r.text for r in read({"type": "installed", "modules": ["stdlib"], "part": "docstrings"})[0]
-    }
+    described = {r.place: r.text for r in read({"type": "installed", "modules": ["stdlib"], "part": "docstrings"})[0]}
     assert "Simple JSON <https://json.org> decoder" in described["json/decoder.py"]
     with pytest.raises(UserError, match="pip install no_such_package"):
         read({"type": "installed", "modules": ["no_such_package"]})

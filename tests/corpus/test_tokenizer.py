@@ -42,9 +42,7 @@ def test_tiktoken_encodes_as_rustbpe_does() -> None:
     import rustbpe
 
     learner = rustbpe.Tokenizer()
-    learner.train_from_iterator(
-        iter([TEXT * 4, TEXT[::-1] * 3]), 420 - len(SPECIAL), pattern=single_pattern(3)
-    )
+    learner.train_from_iterator(iter([TEXT * 4, TEXT[::-1] * 3]), 420 - len(SPECIAL), pattern=single_pattern(3))
     trained = train_tokenizer([TEXT * 4, TEXT[::-1] * 3], 420, 3)
     assert isinstance(trained._fast, tiktoken.Encoding)
     for text in (TEXT, TEXT[::-1], "12 3456 アイ・アイ", "aaaaaaaab" * 9, ""):
@@ -90,9 +88,7 @@ def test_a_tokenizer_of_the_users_own(tokenizer: Tokenizer, tmp_path: Path) -> N
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="eos_token"):
         Tokenizer.load(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"eos_token": {"content": "</s>"}, "bos_token": "<s>"})
-    )
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "</s>"}, "bos_token": "<s>"}))
     own = Tokenizer.load(tmp_path)
     assert (own.bos_id, own.eos_id, own.vocab_size) == (0, 1, 92)
     assert own.decode(own.encode("abc")) == "abc"

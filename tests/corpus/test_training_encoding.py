@@ -52,9 +52,7 @@ def test_combined_tokens_are_split_at_their_share_and_say_the_same(tokenizer: To
 
     def count(share: float) -> int:
         total = 0
-        for document, ids in zip(
-            given, encode(TrainingEncoder(tokenizer, share, 0.0, 0), given), strict=True
-        ):
+        for document, ids in zip(given, encode(TrainingEncoder(tokenizer, share, 0.0, 0), given), strict=True):
             assert tokenizer.decode(ids[1:-1]) == document.text
             total += sum(ids.count(index) for index in combined)
         return total

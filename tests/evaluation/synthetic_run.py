@@ -40,9 +40,7 @@ def manifest(folder: Path, seconds: float, figures: dict[str, Any], notes: Itera
 
 
 def _lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    path.write_text(
-        "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8"
-    )
+    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
 
 
 def _corpus(folder: Path) -> None:
@@ -56,18 +54,12 @@ def _corpus(folder: Path) -> None:
         }
         for domain in ("en", "zh", "de")
     ]
-    sources.append(
-        {"name": "stdlib", "domain": "python", "license": "PSF-2.0", "documents": 1800, "bytes": 11_000_000}
-    )
+    sources.append({"name": "stdlib", "domain": "python", "license": "PSF-2.0", "documents": 1800, "bytes": 11_000_000})
     sources.append({"name": HOSTILE, "domain": "math", "license": "", "documents": 0, "bytes": 0})
     (folder / "provenance.json").write_text(json.dumps({"sources": sources}), encoding="utf-8")
-    manifest(
-        folder, 38.0, {"documents": 13_800, "bytes": 27_200_000}, ["postgresql-doc-15 was not to be had"]
-    )
+    manifest(folder, 38.0, {"documents": 13_800, "bytes": 27_200_000}, ["postgresql-doc-15 was not to be had"])
     by_language = {"en": 2.31, "zh": 1.62, "de": 2.12, "python": 2.05, "math": 1.71}
-    manifest(
-        folder.parent / "tokenizer", 9.5, {"vocab_size": 1024, "bytes_per_token": {"language": by_language}}
-    )
+    manifest(folder.parent / "tokenizer", 9.5, {"vocab_size": 1024, "bytes_per_token": {"language": by_language}})
 
 
 def _training(folder: Path, steps: int) -> None:
@@ -96,10 +88,7 @@ def _training(folder: Path, steps: int) -> None:
             {
                 "step": step,
                 "loads": [
-                    [
-                        1000 * (1 + math.exp(-4 * step / steps) * math.sin(3 * e + layer + step / 60))
-                        for e in range(8)
-                    ]
+                    [1000 * (1 + math.exp(-4 * step / steps) * math.sin(3 * e + layer + step / 60)) for e in range(8)]
                     for layer in range(4)
                 ],
             }
@@ -112,9 +101,7 @@ def _training(folder: Path, steps: int) -> None:
         (
             {
                 "step": step,
-                "bits_per_byte": {
-                    d: best + 2 * math.exp(-5 * step / steps) for d, (best, _) in DOMAINS.items()
-                },
+                "bits_per_byte": {d: best + 2 * math.exp(-5 * step / steps) for d, (best, _) in DOMAINS.items()},
                 "mtp_acceptance": 0.5 * step / steps,
             }
             for step in moments
@@ -187,15 +174,14 @@ def _evaluation(folder: Path) -> None:
         "accuracy": {"base": 0.22, "extended": 0.25},
         "interval": {"base": [0.18, 0.27], "extended": [0.2, 0.3]},
         "families": {
-            name: {f: score(0.1 * i + 0.05 * (name == "base")) for i, f in enumerate(FAMILIES)}
-            for name in names
+            name: {f: score(0.1 * i + 0.05 * (name == "base")) for i, f in enumerate(FAMILIES)} for name in names
         },
         "problems": 300,
         "bits_per_byte": {name: {domain: model for domain, (model, _) in DOMAINS.items()} for name in names},
         "xz_bits_per_byte": {domain: xz for domain, (_, xz) in DOMAINS.items()},
         "needles": {"base": {"128": 0.9, "1024": 0.1}, "extended": {"128": 0.95, "1024": 0.9, "4096": 0.5}},
         "mtp": {
-            name: {"overall": {**shares, "positions": 9000}, "domains": {d: shares for d in DOMAINS}}
+            name: {"overall": {**shares, "positions": 9000}, "domains": dict.fromkeys(DOMAINS, shares)}
             for name in names
         },
     }

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sapience.corpus.documents import Document, write_documents
 from tiny_language_model import ByteTokenizer, TinyLanguageModel
 
+from sapience.corpus.documents import Document, write_documents
 from sapience.evaluation.bits_per_byte import (
     bits_per_byte,
     document_windows,
@@ -50,18 +50,14 @@ def test_equals_token_by_token_loop(length: int) -> None:
 def test_batch_size_and_order_of_texts_change_nothing() -> None:
     model = TinyLanguageModel(seed=1)
     one = bits_per_byte(model, ByteTokenizer(), TEXTS, 32, batch_tokens=1)
-    assert bits_per_byte(model, ByteTokenizer(), TEXTS, 32, batch_tokens=100_000) == pytest.approx(
-        one, rel=1e-6
-    )
+    assert bits_per_byte(model, ByteTokenizer(), TEXTS, 32, batch_tokens=100_000) == pytest.approx(one, rel=1e-6)
     assert bits_per_byte(model, ByteTokenizer(), TEXTS[::-1], 32) == pytest.approx(one, rel=1e-6)
 
 
 def test_a_model_that_knows_nothing_needs_log2_of_the_vocabulary() -> None:
     model = TinyLanguageModel(seed=0)
     torch.nn.init.zeros_(model.head_DV)
-    assert bits_per_byte(model, ByteTokenizer(), ["plain ascii"], 8) == pytest.approx(
-        math.log2(259), rel=1e-6
-    )
+    assert bits_per_byte(model, ByteTokenizer(), ["plain ascii"], 8) == pytest.approx(math.log2(259), rel=1e-6)
 
 
 def test_training_mode_is_left_as_it_was() -> None:

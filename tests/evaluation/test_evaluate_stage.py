@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sapience.corpus.documents import Document, write_documents
-from sapience.corpus.shards import write_shard
 from tiny_language_model import ByteTokenizer
 
+from sapience.corpus.documents import Document, write_documents
+from sapience.corpus.shards import write_shard
 from sapience.evaluation import stage
 from sapience.evaluation.bits_per_byte import bits_per_byte, xz_bits_per_byte
 from sapience.evaluation.held_out import held_out_sample
@@ -68,9 +68,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir(parents=True)
     for domain in ("de", "zh"):
         documents = [
-            Document(
-                f"{domain}: Satz {number}. Und noch einer.\n" * 5, domain, domain, "text", "test", "CC0-1.0"
-            )
+            Document(f"{domain}: Satz {number}. Und noch einer.\n" * 5, domain, domain, "text", "test", "CC0-1.0")
             for number in range(12)
         ]
         write_documents(tmp_path / "corpus" / "heldout" / f"{domain}.jsonl.zst", documents)
@@ -78,16 +76,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_shard(tmp_path / "tokenizer" / "tokens" / domain, tokens, 259)
     (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
     for seed, name in enumerate(("pretrain", "extend")):
-        config = ModelSection(
-            vocab_size=259, hidden_size=32, num_hidden_layers=2, max_position_embeddings=512
-        )
+        config = ModelSection(vocab_size=259, hidden_size=32, num_hidden_layers=2, max_position_embeddings=512)
         save_model(Transformer(config).initialize(seed), tmp_path / name / "model", 256, 257, 258)
     return tmp_path
 
 
-def context(
-    run: Path, section: EvaluateSection = SECTION, without: str = ""
-) -> tuple[StageContext, Progress]:
+def context(run: Path, section: EvaluateSection = SECTION, without: str = "") -> tuple[StageContext, Progress]:
     names = [name for name in ("corpus", "tokenizer", "pretrain", "extend") if name not in without.split()]
     progress = Progress()
     inputs = {name: run / name for name in names}
@@ -95,9 +89,7 @@ def context(
 
 
 def records(run: Path, name: str) -> list[dict[str, Any]]:
-    return [
-        json.loads(line) for line in (run / "evaluate" / f"samples-{name}.jsonl").read_text().splitlines()
-    ]
+    return [json.loads(line) for line in (run / "evaluate" / f"samples-{name}.jsonl").read_text().splitlines()]
 
 
 def test_figures_are_those_of_the_measurements(run: Path) -> None:
@@ -125,9 +117,7 @@ def test_figures_are_those_of_the_measurements(run: Path) -> None:
     assert {**{key: results[key] for key in figures if key != "problems"}, "problems": 6} == figures
 
 
-def test_a_restart_takes_over_finished_models_and_ends_the_same(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_takes_over_finished_models_and_ends_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = stage.run_evaluate(context(run)[0])
     (run / "evaluate" / "part-extended.json").unlink()
     (run / "evaluate" / "results.json").unlink()

@@ -46,9 +46,7 @@ def ask(family: str, count: int, **settings: int) -> list[TaskResult]:
 
 
 @pytest.mark.parametrize("family", ["maxn", "numword", "codefn"])
-def test_right_answers_count_and_what_follows_them_does_not(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_right_answers_count_and_what_follows_them_does_not(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     problems = generate_problems(family, "test", 8, 5)
     asked = answering(monkeypatch, [f" {problem.answer}\n\nProblem: and" for problem in problems])
     results = ask(family, 8)
@@ -56,8 +54,7 @@ def test_right_answers_count_and_what_follows_them_does_not(
     assert [result.produced.strip() for result in results] == [problem.answer for problem in problems]
     assert [result.prompt for result in results] == asked
     assert all(
-        is_test(problem.question) and problem.question in text
-        for problem, text in zip(problems, asked, strict=True)
+        is_test(problem.question) and problem.question in text for problem, text in zip(problems, asked, strict=True)
     )
     shots = generate_problems(family, "train", 2, 5)
     assert all(shot.question in text for shot in shots for text in asked)

@@ -45,9 +45,7 @@ def test_equals_loop_over_places(batch_tokens: int) -> None:
 def test_each_place_counts_once_across_windows() -> None:
     model = TinyLanguageModel(seed=3)
     successors = np.full(259, -1)
-    assert draft_score(model, ByteTokenizer(), TEXTS, successors, 8).positions == sum(
-        max(0, len(t) - 1) for t in TEXTS
-    )
+    assert draft_score(model, ByteTokenizer(), TEXTS, successors, 8).positions == sum(max(0, len(t) - 1) for t in TEXTS)
 
 
 def test_a_model_without_mtp_has_no_positions() -> None:

@@ -74,9 +74,7 @@ def read(page: str) -> Reader:
 
 
 def test_shows_the_figures_of_every_stage(tmp_path: Path) -> None:
-    text = " ".join(
-        read(report_of(write_synthetic_run(tmp_path / "run"))).text.replace("\u00a0", " ").split()
-    )
+    text = " ".join(read(report_of(write_synthetic_run(tmp_path / "run"))).text.replace("\u00a0", " ").split())
     for domain, (model, xz) in DOMAINS.items():
         assert f"{domain} ({model:.2f} bits per byte against {xz:.2f})" in text
         assert f"{model:.3f}" in text and f"{xz:.3f}" in text
@@ -105,7 +103,7 @@ def test_asks_nothing_of_the_network_and_runs_no_script(tmp_path: Path) -> None:
         if name in {"href", "src", "srcset", "action", "data", "xlink:href"}:
             assert re.fullmatch(r"#[a-z]+", value), (name, value)
         assert "url(" not in value
-    styles = re.findall(r"<style>(.*?)</style>", page, re.S)
+    styles = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
     assert not any("url(" in style or "@import" in style for style in styles)
 
 

@@ -32,9 +32,7 @@ def _group(monkeypatch: pytest.MonkeyPatch, folder: Path, files: dict[str, str])
     monkeypatch.setattr(machine_module, "_group_folders", lambda controller: iter([folder]))
 
 
-def test_a_container_of_version_2_limits_memory_and_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_container_of_version_2_limits_memory_and_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     files = {"memory.max": "2000000", "memory.current": "1500000", "memory.stat": "anon 1\ninactive_file 300000",
              "cpu.max": "150000 100000"}  # fmt: skip
     _group(monkeypatch, tmp_path / "group", files)
@@ -42,9 +40,7 @@ def test_a_container_of_version_2_limits_memory_and_cores(
     assert usable_cores() == 1
 
 
-def test_a_container_of_version_1_limits_memory_and_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_container_of_version_1_limits_memory_and_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     files = {"memory.limit_in_bytes": "2000000", "memory.usage_in_bytes": "500000", "cpu.cfs_quota_us": "100000",
              "cpu.cfs_period_us": "100000"}  # fmt: skip
     _group(monkeypatch, tmp_path / "group", files)
@@ -57,9 +53,7 @@ def test_a_container_of_version_1_limits_memory_and_cores(
     {"memory.limit_in_bytes": "9223372036854771712", "cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"},
     {"memory.max": "nonsense", "cpu.max": "nonsense"},
 ])  # fmt: skip
-def test_no_limit_means_the_machine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str]
-) -> None:
+def test_no_limit_means_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str]) -> None:
     monkeypatch.setattr(machine_module, "_group_folders", lambda controller: iter([]))
     total, _ = memory()
     cores = usable_cores()

@@ -48,9 +48,7 @@ def probe_of(times: dict[int, tuple[float | None, float | None]]) -> Probe:
         ({2: (70.0, None), 1: (None, None)}, 2, SHORT_SPIN),
     ],
 )
-def test_choice(
-    times: dict[int, tuple[float | None, float | None]], threads: int, waiting: dict[str, str]
-) -> None:
+def test_choice(times: dict[int, tuple[float | None, float | None]], threads: int, waiting: dict[str, str]) -> None:
     choice = choose(2, probe=probe_of(times))
     assert choice.threads == threads
     assert choice.environment == {"OMP_NUM_THREADS": str(threads), **waiting}
@@ -79,9 +77,7 @@ def test_a_run_keeps_its_choice(tmp_path: Path) -> None:
     assert wished.threads == 1
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"threads": 0, "environment": {}, "timings": {}}', '{"a": 1}']
-)
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"threads": 0, "environment": {}, "timings": {}}', '{"a": 1}'])
 def test_a_damaged_file_is_chosen_anew(tmp_path: Path, content: str) -> None:
     (tmp_path / CHOICE_FILE).write_text(content)
     choice = load_or_choose(tmp_path, 1, probe=probe_of({}))

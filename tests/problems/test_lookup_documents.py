@@ -22,9 +22,7 @@ from sapience.problems.lookup import (
 from sapience.problems.words import WORDS
 
 FILLER = "The sun rose. Was it cold? Nobody knew!\n下雨了。他走了。A last line without an end"
-fillers = st.lists(st.sampled_from(["One here. ", "Two!\n", "三句话。", "x = 3\n", "Why? ", "word "])).map(
-    "".join
-)
+fillers = st.lists(st.sampled_from(["One here. ", "Two!\n", "三句话。", "x = 3\n", "Why? ", "word "])).map("".join)
 
 
 def test_key_words_are_split_and_enough() -> None:
@@ -64,10 +62,7 @@ def test_a_question_about_a_needle_that_is_not_there_is_refused() -> None:
 
 
 def test_boundaries_are_ends_of_sentences_and_lines() -> None:
-    pieces = [
-        FILLER[a:b]
-        for a, b in zip(sentence_boundaries(FILLER), sentence_boundaries(FILLER)[1:], strict=False)
-    ]
+    pieces = [FILLER[a:b] for a, b in zip(sentence_boundaries(FILLER), sentence_boundaries(FILLER)[1:], strict=False)]
     assert pieces == [
         "The sun rose. ",
         "Was it cold? ",

@@ -26,9 +26,7 @@ def test_known_spellings(language) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_no_two_numbers_share_their_words_in_any_language() -> None:
-    assert (
-        len({say(number) for say in LANGUAGES.values() for number in range(LIMIT)}) == len(LANGUAGES) * LIMIT
-    )
+    assert len({say(number) for say in LANGUAGES.values() for number in range(LIMIT)}) == len(LANGUAGES) * LIMIT
 
 
 def _read_chinese(words: str) -> int:
@@ -79,10 +77,7 @@ def _read_french(words: str) -> int:
         "soixante": 60,
     }
     words = (
-        words.replace("quatre-vingt", "eighty")
-        .replace("eightys", "eighty")
-        .replace("-", " ")
-        .replace("cents", "cent")
+        words.replace("quatre-vingt", "eighty").replace("eightys", "eighty").replace("-", " ").replace("cents", "cent")
     )
     return _read_additively(words, values | {"eighty": 80}, "cent")
 

@@ -24,11 +24,7 @@ def test_plain_and_gsm8k_lines(tmp_path: Path) -> None:
     assert loaded.bad_lines == ()
     plain, worked, number = loaded.problems
     assert (plain.family, plain.domain, plain.answer, plain.worked) == ("mine", "math", "12", "12")
-    assert (
-        worked.answer == "6"
-        and worked.worked == "They cost 2*3=6.\nSo 6. = 6"
-        and worked.steps.endswith("So 6.")
-    )
+    assert worked.answer == "6" and worked.worked == "They cost 2*3=6.\nSo 6. = 6" and worked.steps.endswith("So 6.")
     assert score(worked, worked.worked) and number.answer == "2.5"
 
 

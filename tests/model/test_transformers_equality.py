@@ -1,0 +1,142 @@
+"""The architecture is V3's: with the same weights, transformers' DeepseekV3ForCausalLM gives the same numbers.
+
+The weights travel through our own Hugging Face folder, so names, shapes and the config's keys are proven with them.
+transformers has no prediction modules and no balance loss; those have oracles of their own.
+"""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import tiny_config, tiny_model
+from torch.nn import functional
+
+from sapience.model.gate import choose_experts
+from sapience.model.huggingface import save_model
+from sapience.model.transformer import Transformer
+
+transformers = pytest.importorskip("transformers")
+
+YARN = {"factor": 8.0, "original_max_position_embeddings": 16}
+FAMILY: dict[str, dict[str, Any]] = {
+    "v3 in miniature": {},
+    "no query compression": {"q_lora_rank": None},
+    "one group": {"n_group": 1, "topk_group": 1},
+    "groups of two, one kept": {"n_group": 2, "topk_group": 1},
+    "all groups kept": {"n_group": 4, "topk_group": 4},
+    "no dense layer": {"first_k_dense_replace": 0},
+    "dense layers only": {"first_k_dense_replace": 3, "num_nextn_predict_layers": 0},
+    "yarn": {"rope_scaling": YARN, "max_position_embeddings": 128},
+    "yarn with another temperature": {"rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.9}},
+    "yarn without query compression": {"rope_scaling": YARN, "q_lora_rank": None, "qk_rope_head_dim": 16},
+    "tied head": {"tie_word_embeddings": True},
+    "weights not renormalised": {"norm_topk_prob": False},
+    "two shared experts": {"n_shared_experts": 2},
+    "another base and two prediction modules": {"rope_theta": 500.0, "num_nextn_predict_layers": 2},
+}
+
+
+def in_transformers(model: Transformer, folder: Path) -> Any:
+    """The model as transformers loads it from our folder, nothing missing, nothing drawn anew."""
+    save_model(model, folder, bos_id=0, eos_id=1, pad_id=2)
+    loaded, told = transformers.DeepseekV3ForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    assert not told["missing_keys"] and not told["mismatched_keys"]
+    main = model.config.num_hidden_layers
+    unread = {key for key in told["unexpected_keys"] if int(key.split(".")[2]) < main}
+    assert not unread, unread
+    return loaded.eval()
+
+
+def some_tokens(length: int = 40) -> torch.Tensor:
+    """No padding token among them: transformers gives its embedding no gradient."""
+    return torch.randint(3, 61, (2, length), generator=torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize("changes", FAMILY.values(), ids=list(FAMILY))
+def test_logits_equal(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny_model(tiny_config(**changes))
+    tokens = some_tokens()
+    with torch.no_grad():
+        ours = model.logits(model.hidden(tokens))
+        theirs = in_transformers(model, tmp_path)(input_ids=tokens, use_cache=False).logits
+    assert ours.abs().max() > 1
+    assert (ours - theirs).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["v3 in miniature", "no query compression", "yarn", "tied head"])
+def test_parameter_gradients_equal(name: str, tmp_path: Path) -> None:
+    model = tiny_model(tiny_config(**FAMILY[name] | {"num_nextn_predict_layers": 0}))
+    twin = in_transformers(model, tmp_path)
+    tokens = some_tokens()
+    for logits in (model.logits(model.hidden(tokens)), twin(input_ids=tokens, use_cache=False).logits):
+        functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    theirs = {key: parameter.grad for key, parameter in twin.named_parameters()}
+    pairs = [
+        ("model.embed_tokens.weight", model.embedding.weight.grad),
+        ("model.norm.weight", model.norm.weight.grad),
+    ]
+    if not model.config.tie_word_embeddings:
+        pairs.append(("lm_head.weight", model.head.weight.grad))
+    names = {
+        "attention_norm.weight": "input_layernorm.weight",
+        "feed_forward_norm.weight": "post_attention_layernorm.weight",
+        "attention.q_proj.weight": "self_attn.q_proj.weight",
+        "attention.q_down.weight": "self_attn.q_a_proj.weight",
+        "attention.q_norm.weight": "self_attn.q_a_layernorm.weight",
+        "attention.q_up.weight": "self_attn.q_b_proj.weight",
+        "attention.kv_down.weight": "self_attn.kv_a_proj_with_mqa.weight",
+        "attention.kv_norm.weight": "self_attn.kv_a_layernorm.weight",
+        "attention.kv_up.weight": "self_attn.kv_b_proj.weight",
+        "attention.out.weight": "self_attn.o_proj.weight",
+        "gate.weight_ED": "mlp.gate.weight",
+        "experts.gate_up_EFD": "mlp.experts.gate_up_proj",
+        "experts.down_EDF": "mlp.experts.down_proj",
+        "shared.down.weight": "mlp.shared_experts.down_proj.weight",
+        "feed_forward.down.weight": "mlp.down_proj.weight",
+    }
+    for index, layer in enumerate(model.layers):
+        prefix = f"model.layers.{index}."
+        for ours, parameter in layer.named_parameters():
+            if ours in names:
+                pairs.append((prefix + names[ours], parameter.grad))
+            else:
+                inner = "mlp.shared_experts." if ours.startswith("shared") else "mlp."
+                assert ours in ("shared.gate_up.weight", "feed_forward.gate_up.weight") and parameter.grad is not None
+                gate, up = parameter.grad.chunk(2)
+                pairs += [(f"{prefix}{inner}gate_proj.weight", gate), (f"{prefix}{inner}up_proj.weight", up)]
+    assert {key for key, _ in pairs} == set(theirs)
+    for key, ours in pairs:
+        assert ours is not None and ours.abs().max() > 0, key
+        assert (ours - theirs[key]).norm() <= 1e-4 * theirs[key].norm(), key
+
+
+def test_a_closed_group_never_wins_even_where_every_open_expert_is_negative() -> None:
+    """Masking with zero, as transformers did before it masked with minus infinity, lets closed groups win here."""
+    config = tiny_config(n_group=2, topk_group=1, num_experts_per_tok=2)
+    affinities = torch.tensor([[0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1]])
+    bias = torch.full((8,), -0.9)
+    assert set(choose_experts(affinities, bias, config)[0].tolist()) == {0, 1}
+    masked_with_zero = torch.where(torch.arange(8) < 4, affinities + bias, torch.zeros(()))
+    assert set(masked_with_zero.topk(2).indices[0].tolist()).isdisjoint({0, 1, 2, 3})
+
+
+def test_negative_biases_choose_as_transformers_does_where_it_masks_with_minus_infinity(tmp_path: Path) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        for block in model.gates():
+            block.gate.bias_E.sub_(3.0)
+    tokens = some_tokens()
+    twin = in_transformers(model, tmp_path)
+    with torch.no_grad():
+        ours = model.logits(model.hidden(tokens))
+        theirs = twin(input_ids=tokens, use_cache=False).logits
+    router = inspect.getsource(sys.modules[type(twin).__module__])
+    if "masked_fill(~score_mask.bool(), 0.0)" in router:
+        assert (ours - theirs).abs().max() > 1e-2
+    else:
+        assert (ours - theirs).abs().max() <= 1e-4
