@@ -1,6 +1,6 @@
 """Documents that nobody wrote: solved problems, facts hidden in text that have to be found again, repeated sequences.
 
-Both are of the training split only; the rule that says so lives in the room `problems`. A document is a function of
+All are of the training split only; the rule that says so lives in the room `problems`. A document is a function of
 the recipe, the seed and, for lookups, the training text.
 """
 
@@ -9,15 +9,12 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from sapience.corpus.documents import Document
-from sapience.problems.copying import copying_document
+from sapience.problems.copying import copying_drill
 from sapience.problems.families import generate
 from sapience.problems.lookup import lookup_document, random_needles, sentence_boundaries
 from sapience.problems.plain import SEPARATOR, plain_document
-from sapience.recipe.corpus import LookupSection, ProblemsSection
+from sapience.recipe.corpus import DrillsSection, LookupSection, ProblemsSection
 from sapience.recipe.errors import UserError
-
-BYTES_OF_ITEM = 10
-"""An invented word or number of a copying document takes about as many tokens as so many bytes of text."""
 
 
 def problem_documents(section: ProblemsSection, seed: int) -> Iterator[Document]:
@@ -73,10 +70,6 @@ def lookup_documents(section: LookupSection, filler: Filler, seed: int) -> Itera
         )
     rng = Random(f"{section.name}:{seed}")
     for _ in range(section.documents):
-        if rng.random() < section.copying:
-            text = copying_document(rng, max(8, rng.randint(*section.total_bytes) // BYTES_OF_ITEM))
-            yield Document(text, section.domain, "", "problem", section.name, section.license)
-            continue
         needles = random_needles(rng, "train", rng.randint(*section.needles))
         fewest, most = (min(bound, len(needles)) for bound in section.questions)
         questions = rng.sample(needles, rng.randint(fewest, most))
@@ -86,3 +79,14 @@ def lookup_documents(section: LookupSection, filler: Filler, seed: int) -> Itera
         passage = filler.passage(rng.randint(*section.total_bytes) - facts, rng)
         text = lookup_document(passage, needles, questions, rng)
         yield Document(text, section.domain, "", "problem", section.name, section.license)
+
+
+def drill_documents(section: DrillsSection, seed: int) -> Iterator[Document]:
+    """The source's copying drills, all different."""
+    rng = Random(f"{section.name}:{seed}")
+    seen: set[str] = set()
+    while len(seen) < section.documents:
+        text = copying_drill(rng)
+        if text not in seen:
+            seen.add(text)
+            yield Document(text, section.domain, "", "problem", section.name, section.license)

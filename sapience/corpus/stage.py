@@ -20,10 +20,10 @@ from typing import Any
 from sapience.corpus.decontamination import HeldOutQuestions, own_test_questions, questions_of_file
 from sapience.corpus.documents import Document, read_documents, write_documents
 from sapience.corpus.drafts import Account, Draft, make_draft
-from sapience.corpus.generated import Filler, lookup_documents, problem_documents
+from sapience.corpus.generated import Filler, drill_documents, lookup_documents, problem_documents
 from sapience.corpus.selection import EXACT, HELD_OUT, NEAR, TRAIN, Selection, select
 from sapience.recipe import UserError
-from sapience.recipe.corpus import LookupSection, ProblemsSection, Source, TextSourceSection
+from sapience.recipe.corpus import DrillsSection, LookupSection, ProblemsSection, Source, TextSourceSection
 from sapience.run import StageContext, write_atomically
 
 FILLER_BYTES = 2_000_000
@@ -113,9 +113,9 @@ def write_written(context: StageContext, drafts: Sequence[Draft], selection: Sel
 
 def write_generated(context: StageContext, tally: Tally) -> None:
     """Write the documents of the generated sources, several sources of a domain one after the other."""
-    by_domain: dict[str, list[ProblemsSection | LookupSection]] = {}
+    by_domain: dict[str, list[ProblemsSection | LookupSection | DrillsSection]] = {}
     for source in context.recipe.corpus.sources:
-        if isinstance(source, ProblemsSection | LookupSection):
+        if isinstance(source, ProblemsSection | LookupSection | DrillsSection):
             by_domain.setdefault(source.domain, []).append(source)
     with context.progress("generating documents", sum(map(len, by_domain.values()))) as bar:
         for domain, sources in by_domain.items():
@@ -124,9 +124,11 @@ def write_generated(context: StageContext, tally: Tally) -> None:
             bar.advance(len(sources), domain=domain)
 
 
-def _generate(source: ProblemsSection | LookupSection, context: StageContext) -> Iterator[Document]:
+def _generate(source: ProblemsSection | LookupSection | DrillsSection, context: StageContext) -> Iterator[Document]:
     if isinstance(source, ProblemsSection):
         return problem_documents(source, context.recipe.seed)
+    if isinstance(source, DrillsSection):
+        return drill_documents(source, context.recipe.seed)
     texts: list[str] = []
     for path in sorted((context.folder / "train").glob("*.jsonl.zst")):
         domain, left = path.name.removesuffix(".jsonl.zst"), FILLER_BYTES

@@ -17,8 +17,8 @@ from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
 from sapience.pretraining.device import choose_device
+from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.needle_documents import needle_token_documents
-from sapience.pretraining.pretrain import mixture, open_shards
 from sapience.pretraining.rows import StreamRows
 from sapience.recipe.extend import PhaseSection
 from sapience.recipe.model import RopeScaling
@@ -37,7 +37,7 @@ FILLER_DOCUMENTS = 2000
 
 def run(context: StageContext) -> dict[str, Any]:
     """Go through the phases; the model of each is kept in `phase-N/`, the last one in `model/`."""
-    recipe, section, folder = context.recipe, context.recipe.extend, context.folder
+    section, folder = context.recipe.extend, context.folder
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
     source = resolve_model(section.model) if section.model is not None else context.inputs["pretrain"] / "model"
     model = load_model(source).to(choose_device(section.device))
@@ -145,7 +145,7 @@ def _stream(context: StageContext, tokenizer: Tokenizer, number: int, phase: Pha
     """The pre-training mixture at the longer length, with a share of needle documents."""
     section, recipe = context.recipe.extend, context.recipe
     shards: dict[str, TokenShard] = open_shards(context.inputs["tokenizer"])
-    weights = mixture(recipe)
+    weights = mixture(recipe, shards)
     if section.needles.share > 0:
         path = context.folder / f"needles-{number}"
         written = needle_token_documents(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from sapience.corpus.tokenizer import Tokenizer
-from sapience.problems.lookup import lookup_document, needle_words, random_needles
+from sapience.problems.lookup import Needle, lookup_document, needle_words, random_needles
 from sapience.recipe.extend import NeedleSection
 
 
@@ -28,7 +28,12 @@ def needle_token_documents(
 
 
 def _fit(
-    tokenizer: Tokenizer, fillers: Sequence[str], needles: list, questions: list, length: int, rng: Random  # type: ignore[type-arg]
+    tokenizer: Tokenizer,
+    fillers: Sequence[str],
+    needles: Sequence[Needle],
+    questions: Sequence[Needle],
+    length: int,
+    rng: Random,
 ) -> list[int]:
     """The document with as much filler as fits; the filler is measured once and cut in proportion."""
     room = length - 2

@@ -1,6 +1,5 @@
 """The stage `pretrain`: from token shards to a base model (DeepSeek-V3 report, section 4.2)."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
 from sapience.pretraining.device import choose_device
+from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.rows import StreamRows
 from sapience.recipe import Recipe, UserError
 from sapience.run import StageContext, resolve_model
@@ -36,7 +36,7 @@ def run(context: StageContext) -> dict[str, Any]:
     recipe, section, folder = context.recipe, context.recipe.pretrain, context.folder
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
     shards = open_shards(context.inputs["tokenizer"])
-    stream = TokenStream(shards, mixture(recipe), section.length, recipe.seed)
+    stream = TokenStream(shards, mixture(recipe, shards), section.length, recipe.seed)
     model = start_model(recipe, tokenizer).to(choose_device(section.device))
     log = MetricsLog(folder)
     objective = NextTokens(section.prediction.weight, section.balance.alpha)
@@ -45,7 +45,7 @@ def run(context: StageContext) -> dict[str, Any]:
         executor=PlainLoop(model, objective),
         objective=objective,
         optimizer=OptimizerSet(model, section.optimizer),
-        source=StreamRows(stream, section.batch.micro_rows),
+        source=StreamRows(stream, section.batch.micro_rows, section.isolate_documents),
         plan=plan_steps(section.steps, section.batch, section.schedule, section.balance, section.prediction),
         saving=Saving(folder / "checkpoints", section.checkpoint_every, section.keep_checkpoints),
         log=log,
@@ -100,17 +100,6 @@ def start_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
     return model
 
 
-def open_shards(tokenizer_folder: Path) -> dict[str, TokenShard]:
-    """The token shards of a tokenizer stage by domain."""
-    names = sorted(path.stem for path in (tokenizer_folder / "tokens").glob("*.bin"))
-    return {name: TokenShard.open(tokenizer_folder / "tokens" / name) for name in names}
-
-
-def mixture(recipe: Recipe) -> dict[str, float]:
-    """Share of the rows by domain: the stage's own, or the corpus section's weights."""
-    return dict(recipe.pretrain.mixture) or recipe.corpus.weights()
-
-
 def evaluation_marks(steps: int, count: int) -> frozenset[int]:
     """Finished steps after which the model is looked at, evenly spread; the last one is the stage's end."""
     return frozenset(round(steps * (i + 1) / count) for i in range(count))
@@ -160,8 +149,3 @@ def final_figures(
         figures["mtp_acceptance"] = total.shares()["accepted"]
         figures["mtp_by_domain"] = {domain: score.shares() for domain, score in scores.items()}
     return figures
-
-
-def drop_checkpoints(folder: Path) -> None:
-    """Free the space of checkpoints that a finished stage does not need."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -150,8 +150,6 @@ class LookupSection(SourceSection):
     total_bytes: tuple[PositiveInt, PositiveInt] = (150, 260)
     """Shortest and longest document in bytes of UTF-8: filler text takes what facts and questions leave. Choose the
     longest so that a document fits into the context; facts and questions alone may be longer."""
-    copying: float = Field(default=0.0, ge=0, le=1)
-    """Share of the documents that are, instead, random sequences of words and numbers that come again."""
     filler_domains: tuple[Name, ...] = ()
     """Domains whose training text is the filler; empty takes all with documents of kind `text`."""
 
@@ -164,6 +162,16 @@ class LookupSection(SourceSection):
         return self
 
 
+class DrillsSection(SourceSection):
+    """Generated short documents that repeat random sequences and pairs: what forms the ability to copy."""
+
+    type: Literal["drills"]
+    domain: Name = "drills"
+    license: str = "Apache-2.0"
+    documents: PositiveInt = 20_000
+    """Number of documents; a hundred thousand take 2 MB."""
+
+
 Source = Annotated[
     FilesSection
     | DebianSection
@@ -171,7 +179,8 @@ Source = Annotated[
     | InstalledSection
     | HuggingFaceSection
     | ProblemsSection
-    | LookupSection,
+    | LookupSection
+    | DrillsSection,
     Field(discriminator="type"),
 ]
 
@@ -211,7 +220,7 @@ class CorpusSection(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two sources are named {', '.join(twice)}: give each its own name")
-        made = {s.domain for s in self.sources if isinstance(s, ProblemsSection | LookupSection)}
+        made = {s.domain for s in self.sources if isinstance(s, ProblemsSection | LookupSection | DrillsSection)}
         written = {s.domain for s in self.sources if isinstance(s, TextSourceSection)}
         both = sorted(made & written)
         if both:

@@ -23,6 +23,9 @@ class PretrainSection(Section):
     """Optimizer steps. Never a time: the same recipe gives the same model on a fast and on a slow machine."""
     length: PositiveInt = 128
     """Context in tokens."""
+    isolate_documents: bool = False
+    """Let packed documents see only themselves. V3 does not in pre-training; where most documents are much shorter than
+    the context, it forms the ability to copy sooner."""
     mixture: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Share of the training rows by domain of the corpus; empty means the corpus section's own weights."""
     batch: BatchSection = BatchSection()

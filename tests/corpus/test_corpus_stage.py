@@ -102,7 +102,8 @@ def section(folder: Path, **changes: Any) -> dict[str, Any]:
                 "path": str(folder / "code"),
             },
             {"type": "problems", "name": "skills", "families": {"maxn": 200, "codefn": 100}, "together": 3},
-            {"type": "lookup", "name": "lookup", "documents": 300, "copying": 0.2},
+            {"type": "lookup", "name": "lookup", "documents": 300},
+            {"type": "drills", "name": "drills", "documents": 200},
         ],
     }
     return made | changes

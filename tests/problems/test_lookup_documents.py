@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sapience.problems.copying import copying_document
+from sapience.problems.copying import copying_drill
 from sapience.problems.lookup import (
     hide,
     lookup_document,
@@ -101,12 +101,11 @@ def test_same_generator_state_same_document() -> None:
     assert make() == make()
 
 
-def test_copying_documents_repeat_what_they_say_and_keep_test_words_out() -> None:
-    for seed in range(50):
-        text = copying_document(Random(seed), 60)
-        assert text == copying_document(Random(seed), 60)
-        assert 60 <= len(text.split()) <= 150
-        lines = text.split("\n")
-        repeated = sum(len(line.split()) for line in lines if lines.count(line) > 1)
-        assert repeated >= 0.6 * len(text.split())
-        assert not set(text.split()) & set(needle_words("test"))
+def test_copying_drills_repeat_what_they_say_and_keep_test_words_out() -> None:
+    for seed in range(300):
+        text = copying_drill(Random(seed))
+        assert text == copying_drill(Random(seed))
+        items = re.findall(r"\w+", text)
+        assert len(items) <= 40
+        assert all(items.count(item) >= 2 for item in items)
+        assert not set(items) & set(needle_words("test"))

@@ -1,0 +1,24 @@
+"""Which token shards a stage trains on, and in what proportion."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sapience.corpus.shards import TokenShard
+from sapience.recipe import Recipe
+
+
+def open_shards(tokenizer_folder: Path) -> dict[str, TokenShard]:
+    """The token shards of a tokenizer stage by domain."""
+    names = sorted(path.stem for path in (tokenizer_folder / "tokens").glob("*.bin"))
+    return {name: TokenShard.open(tokenizer_folder / "tokens" / name) for name in names}
+
+
+def mixture(recipe: Recipe, shards: Mapping[str, TokenShard]) -> dict[str, float]:
+    """Share of the rows by domain: the stage's own, or the corpus section's weights.
+
+    A domain all of whose sources are optional and were not to be had on this machine is left out; any other domain
+    without a shard stays, so that the token stream refuses it.
+    """
+    weights = dict(recipe.pretrain.mixture) or recipe.corpus.weights()
+    absent = recipe.corpus.optional_domains() - set(shards)
+    return {name: weight for name, weight in weights.items() if name not in absent}
