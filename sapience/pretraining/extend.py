@@ -1,6 +1,6 @@
 """The stage `extend`: a longer context in phases, by YaRN (DeepSeek-V3 report, section 4.3).
 
-The first phase switches YaRN on, with V3's scale for all phases; each phase trains at its length on the pre-training
+The first phase switches YaRN on, by V3 with one scale for all phases; each phase trains at its length on the pre-training
 mixture and on documents that hide needles. A needle map is drawn before the first phase and after each.
 """
 
@@ -20,7 +20,7 @@ from sapience.pretraining.device import choose_device
 from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.needle_documents import needle_token_documents
 from sapience.pretraining.rows import StreamRows
-from sapience.recipe.extend import PhaseSection
+from sapience.recipe.extend import ExtendSection, PhaseSection
 from sapience.recipe.model import RopeScaling
 from sapience.recipe.optimization import PredictionSection, ScheduleSection
 from sapience.run import StageContext, resolve_model, write_atomically
@@ -46,7 +46,7 @@ def run(context: StageContext) -> dict[str, Any]:
     lengths = [base_length, *(base_length * phase.factor for phase in section.phases)]
     log = MetricsLog(folder)
     maps = {"before": _measured(context, "before", model, tokenizer, lengths)}
-    model = stretched(model, section.scaling_factor, base_length)
+    model = stretched(model, section, section.phases[0].factor, base_length)
     maps["untrained"] = _measured(context, "untrained", model, tokenizer, lengths)
     offset = 0
     tokens = 0
@@ -57,6 +57,7 @@ def run(context: StageContext) -> dict[str, Any]:
             model = load_model(done).to(choose_device(section.device))
             counters = json.loads((done / "counters.json").read_text(encoding="utf-8"))
         else:
+            model = stretched(model, section, phase.factor, base_length)
             counters = _train(context, model, tokenizer, log, number, phase, base_length, offset)
             done.mkdir(exist_ok=True)
             write_atomically(done / "counters.json", json.dumps(counters))
@@ -86,11 +87,18 @@ def run(context: StageContext) -> dict[str, Any]:
     }
 
 
-def stretched(model: Transformer, factor: float, original_length: int) -> Transformer:
-    """The same weights with YaRN switched on; nothing else changes."""
-    scaling = RopeScaling(factor=factor, original_max_position_embeddings=original_length)
+def stretched(model: Transformer, section: ExtendSection, factor: int, original_length: int) -> Transformer:
+    """The same weights with YaRN set for a phase that multiplies the context by `factor`; nothing else changes."""
+    scaling = RopeScaling(
+        factor=section.scaling_factor or factor,
+        original_max_position_embeddings=original_length,
+        beta_fast=section.beta_fast,
+        beta_slow=section.beta_slow,
+        mscale=section.mscale,
+        mscale_all_dim=section.mscale,
+    )
     config = model.config.model_copy(
-        update={"rope_scaling": scaling, "max_position_embeddings": int(original_length * factor)}
+        update={"rope_scaling": scaling, "max_position_embeddings": int(original_length * scaling.factor)}
     )
     longer = Transformer(config).to(model.embedding.weight.device)
     longer.load_state_dict(model.state_dict())
@@ -126,7 +134,7 @@ def _train(
         executor=PlainLoop(model, objective),
         objective=objective,
         optimizer=OptimizerSet(model, section.optimizer),
-        source=StreamRows(stream, phase.batch.micro_rows),
+        source=StreamRows(stream, phase.batch.micro_rows, section.isolate_documents),
         plan=plan_steps(phase.steps, phase.batch, schedule, section.balance, prediction),
         saving=Saving(context.folder / f"checkpoints-{number}", section.checkpoint_every, section.keep_checkpoints),
         log=log,

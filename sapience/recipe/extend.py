@@ -50,8 +50,18 @@ class ExtendSection(Section):
         default_factory=lambda: [PhaseSection(factor=8, steps=100), PhaseSection(factor=32, steps=50)], min_length=1
     )
     """In the order of growing length."""
-    scaling_factor: float = Field(default=40.0, gt=1)
-    """YaRN's s, the same in all phases; V3: 40 (report, section 4.3)."""
+    scaling_factor: float | None = Field(default=40.0, gt=1)
+    """YaRN's s, the same in all phases; V3: 40 (report, section 4.3). Null takes each phase's own factor."""
+    beta_fast: PositiveFloat = 32.0
+    """Rotary pairs that turn more often than this over the pre-training length are left alone. V3: 32, of 4096 tokens;
+    a short pre-training length wants less, or no pair is left to tell neighbours apart."""
+    beta_slow: PositiveFloat = 1.0
+    """Rotary pairs that turn less often than this are fully interpolated. V3: 1."""
+    mscale: PositiveFloat = 1.0
+    """m in YaRN's softmax temperature (0.1 m ln s + 1)^2. V3: 1."""
+    isolate_documents: bool = False
+    """Let packed documents see only themselves. Without it, facts of one document contradict those of its neighbours in
+    the same long row, which unteaches looking things up."""
     needles: NeedleSection = NeedleSection()
     optimizer: OptimizerSection = OptimizerSection()
     balance: BalanceSection = BalanceSection(gamma=0.0)

@@ -46,7 +46,7 @@ class Recipe(Section):
         factors = [phase.factor for phase in self.extend.phases]
         if factors != sorted(set(factors)) or factors[0] < 2:
             raise ValueError(f"extend.phases have factors {factors}: they must grow from phase to phase, from 2 on")
-        if factors[-1] > self.extend.scaling_factor:
+        if self.extend.scaling_factor is not None and factors[-1] > self.extend.scaling_factor:
             raise ValueError(
                 f"extend.scaling_factor {self.extend.scaling_factor:g} is below the last phase's factor {factors[-1]}: "
                 f"YaRN must reach the longest context; set it to {factors[-1]} or more (V3: 40 for 32)"
