@@ -95,12 +95,13 @@ def status(run_name: RunName, as_json: AsJson = False) -> None:
 @app.command()
 def report(run_name: RunName) -> None:
     """Write the run's report again from what is on disk, and say where it is."""
-    from sapience.journey import travel
+    from sapience.journey import forget, travel
     from sapience.recipe import load_recipe
     from sapience.run import resolve_run
 
     folder = resolve_run(run_name)
     screen = Screen()
+    forget(folder, "report")
     travel(load_recipe(folder / "recipe.yaml"), folder, screen.progress, screen.say, "report", "report")
     screen.say(f"{folder / 'report' / 'report.html'}")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from sapience.recipe import Recipe, UserError, dump_recipe
 from sapience.run import (
+    MANIFEST,
     Manifest,
     ProgressTask,
     StageContext,
@@ -133,6 +134,12 @@ def travel(
         write_atomically(run / "recipe.yaml", dump_recipe(recipe))
         for stage in stages:
             _make(stage, recipe, run, progress, say)
+
+
+def forget(run: Path, stage: str) -> None:
+    """Let a finished stage be made again the next time."""
+    with locked(run):
+        (stage_folder(run, stage) / MANIFEST).unlink(missing_ok=True)
 
 
 def states(recipe: Recipe, run: Path) -> list[StageState]:

@@ -25,9 +25,7 @@ def problem_documents(section: ProblemsSection, seed: int) -> Iterator[Document]
     texts: list[str] = []
     for family, count in section.families.items():
         rng = Random(f"{section.name}:{family}:{seed}")
-        solved = [
-            plain_document(p, rng.random() < section.worked) for p in generate(family, "train", count, seed)
-        ]
+        solved = [plain_document(p, rng.random() < section.worked) for p in generate(family, "train", count, seed)]
         start = 0
         while start < len(solved):
             together = rng.randint(1, section.together)
@@ -73,9 +71,7 @@ def lookup_documents(section: LookupSection, filler: Filler, seed: int) -> Itera
         needles = random_needles(rng, "train", rng.randint(*section.needles))
         fewest, most = (min(bound, len(needles)) for bound in section.questions)
         questions = rng.sample(needles, rng.randint(fewest, most))
-        facts = sum(len(n.sentence) + 2 for n in needles) + sum(
-            len(q.question) + len(q.answer) + 2 for q in questions
-        )
+        facts = sum(len(n.sentence) + 2 for n in needles) + sum(len(q.question) + len(q.answer) + 2 for q in questions)
         passage = filler.passage(rng.randint(*section.total_bytes) - facts, rng)
         text = lookup_document(passage, needles, questions, rng)
         yield Document(text, section.domain, "", "problem", section.name, section.license)

@@ -116,7 +116,8 @@ def observe(context: StageContext, model: Transformer, tokenizer: Tokenizer, log
     section = context.recipe.pretrain
     texts = held_out_texts(context.inputs["corpus"], section.evaluation_bytes)
     measured = {
-        domain: round(bits_per_byte(model, tokenizer, documents, section.length), 4) for domain, documents in texts.items()
+        domain: round(bits_per_byte(model, tokenizer, documents, section.length), 4)
+        for domain, documents in texts.items()
     }
     log.write("evaluations", {"step": step, "bits_per_byte": measured})
     prompts = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in section.sample_prompts]
