@@ -21,7 +21,7 @@ def test_a_shipped_recipe_loads_and_its_resolved_form_means_the_same(path: Path,
 def test_the_ci_recipe_makes_the_whole_journey_from_text_that_every_machine_has() -> None:
     recipe = load_recipe(Path(__file__).parent.parent / "recipes" / "ci.yaml")
     assert recipe.stages == ["corpus", "tokenizer", "pretrain", "extend", "evaluate", "report"]
-    assert {source.type for source in recipe.corpus.sources} == {"installed", "problems", "lookup"}
+    assert {source.type for source in recipe.corpus.sources} == {"installed", "problems", "lookup", "drills"}
 
 
 def test_ones_own_model_needs_no_pretraining() -> None:

@@ -270,5 +270,5 @@ def test_kinds_of_sources_can_be_explained() -> None:
     assert meanings["dataset"].startswith("(huggingface) ")
     assert meanings["families"].startswith("(problems) ")
     assert meanings["weight"].startswith("Share of")
-    assert [row[0] for row in explain("corpus.sources.documents")] == ["corpus.sources.documents"]
+    assert [row[0] for row in explain("corpus.sources.worked")] == ["corpus.sources.worked"]
     assert len(explain("corpus.sources.packages")) == 2
