@@ -28,6 +28,7 @@ from sapience.run import (
     package_versions,
     read_manifest,
     resolve_model,
+    sign_files,
     stage_folder,
     write_atomically,
     write_manifest,
@@ -174,6 +175,10 @@ def stage_fingerprint(stage: Stage, recipe: Recipe, run: Path) -> tuple[str, dic
         inputs["tokenizer.json"] = _hash_tokenizer(Path(recipe.tokenizer.path))
     for name, path in sorted(getattr(section, "models", {}).items()):
         inputs[f"model {name}"] = hash_model_folder(resolve_model(path))
+    if stage.name == "corpus":
+        for source in recipe.corpus.sources:
+            if source.type == "files":
+                inputs[f"files {source.name}"] = sign_files(Path(source.path).expanduser())
     parts = {name: _part(recipe, name) for name in stage.sections}
     return fingerprint(stage.version, parts | {"seed": recipe.seed}, inputs), inputs
 

@@ -115,6 +115,16 @@ def hash_model_folder(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def sign_files(path: Path) -> str:
+    """Signature of a user's own file or folder by names, sizes and times of change, as make looks at files.
+
+    Contents are not read: they may be terabytes.
+    """
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    seen = [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.exists()]
+    return hashlib.sha256(json.dumps(seen).encode("utf-8")).hexdigest()[:16]
+
+
 def package_versions() -> dict[str, str]:
     """Versions of what shaped the result, for the record."""
     versions = {}

@@ -294,3 +294,24 @@ def test_a_run_that_another_process_works_in_is_left_alone(world: World, tmp_pat
     with locked(tmp_path), pytest.raises(UserError, match="another process is working"):
         world.go(recipe_with(), tmp_path)
     assert not (tmp_path / "recipe.yaml").exists()
+
+
+def test_changed_files_of_the_users_own_redo_the_corpus(world: World, tmp_path: Path) -> None:
+    own = tmp_path / "texts"
+    own.mkdir()
+    (own / "one.txt").write_text("first")
+    run = tmp_path / "run"
+    source = {"type": "files", "name": "own", "domain": "en", "path": str(own)}
+    recipe = recipe_with(corpus__sources=[source])
+    assert world.go(recipe, run) == NAMES
+    assert world.go(recipe, run) == []
+    (own / "two.txt").write_text("second")
+    assert states_of(recipe, run)["corpus"] == "outdated"
+    assert world.go(recipe, run)[0] == "corpus"
+
+
+def test_a_forgotten_stage_is_made_again_and_no_other(world: World, tmp_path: Path) -> None:
+    recipe = recipe_with()
+    world.go(recipe, tmp_path)
+    journey.forget(tmp_path, "report")
+    assert world.go(recipe, tmp_path) == ["report"]

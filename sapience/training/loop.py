@@ -54,6 +54,9 @@ class Counters:
     loss_square: float = 0.0
     seconds: float = 0.0
     stream: str = ""
+    """Hash of all rows drawn so far."""
+    stream_before: str = ""
+    """The same before the last step, so that a resumed run can draw that step's rows again and compare."""
     tail_loads: list[list[float]] = field(default_factory=list)
     """Loads summed over the last tenth of the steps, per layer with experts."""
 
@@ -98,8 +101,20 @@ class Training:
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load(checkpoint.optimizer)
         self.counters = Counters(**checkpoint.state)
+        if self.counters.step:
+            self._check_stream()
         self.log.rewind(self.step_offset + self.counters.step)
         return self.counters.step
+
+    def _check_stream(self) -> None:
+        """Draw the last step's rows again. Raises UserError where they are not those that were trained on."""
+        last = self.plan[self.counters.step - 1]
+        self.source.microbatches(last.first_row, last.rows)
+        if self.source.chain(self.counters.stream_before) != self.counters.stream:
+            raise UserError(
+                f"the token stream is not the one that {self.saving.folder} was trained on (its hash differs at step "
+                f"{self.counters.step}): restore the token shards, or delete that folder to start the stage again"
+            )
 
     def run(self) -> Counters:
         """Train to the end of the plan. Raises UserError where the loss is lost for good."""
@@ -135,7 +150,7 @@ class Training:
         losses = {name: float(value) / denominator for name, value in sums.values.items()}
         counters.step += 1
         counters.tokens += sum(int(batch.valid_BT.sum()) for batch in batches)
-        counters.stream = self.source.chain(counters.stream)
+        counters.stream_before, counters.stream = counters.stream, self.source.chain(counters.stream)
         self._count_skipped(skipped, plan)
         spike = self._spike(losses["loss"])
         if counters.step > 0.9 * len(self.plan):

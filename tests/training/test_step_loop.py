@@ -272,3 +272,15 @@ def test_a_tied_head_trains_and_resumes(tmp_path: Path) -> None:
     pieces = run_with_kills(tmp_path / "pieces", [6], tie_word_embeddings=True)
     assert equal(state_of(whole), state_of(pieces))
     assert pieces.model.head.weight is pieces.model.embedding.weight
+
+
+def test_a_resumed_training_refuses_another_stream_than_it_was_trained_on(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path)
+    training.run()
+    again = tiny_training(tmp_path)
+    assert again.resume() == len(again.plan)
+    other = tiny_training(tmp_path)
+    draw = other.source.microbatches
+    other.source.microbatches = lambda first_row, rows: draw(first_row + 1, rows)  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="token stream"):
+        other.resume()
