@@ -54,6 +54,7 @@ def _stage_curves(steps: list[dict[str, Any]], name: str, limit: int) -> list[Pi
     batches = [
         (later["step"], (later["tokens"] - earlier["tokens"]) / (later["step"] - earlier["step"]))
         for earlier, later in pairwise(r for r in steps if "tokens" in r and "step" in r)
+        if later.get("phase") == earlier.get("phase")  # a phase counts its tokens from zero
         if later["step"] > earlier["step"]
     ]
     batch = line_chart(
