@@ -1,5 +1,14 @@
-"""One thread of arithmetic for every test, set before torch is loaded: sums repeat, and nobody crowds the machine."""
+"""One thread of arithmetic for every test, set before torch is loaded: sums repeat, and nobody crowds the machine.
+
+Under CI the property tests draw the same examples every time, so that a run says something about the change it tests;
+anywhere else they go on searching.
+"""
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("ci", derandomize=True, print_blob=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")

@@ -43,7 +43,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The fully resolved recipe as YAML: every default spelled out, sections in the journey's order."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    tree = recipe.model_dump(mode="json")
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
+    if "\x85" in text:  # PyYAML writes this line separator bare and reads it back as a line break
+        text = yaml.safe_dump(tree, sort_keys=False, width=110)
+    return text
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

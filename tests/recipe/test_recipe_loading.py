@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sapience.recipe import Recipe, UserError, dump_recipe, load_recipe
@@ -221,6 +221,7 @@ def test_a_dump_loads_as_itself(tmp_path: Path) -> None:
     title=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20),
     steps=st.integers(1, 10**9),
 )
+@example(peak=1e-3, rate=0.9, title="#a\x85é", steps=1)
 def test_every_value_survives_the_dump(peak: float, rate: float, title: str, steps: int) -> None:
     recipe = Recipe.model_validate(
         {
