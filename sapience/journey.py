@@ -9,7 +9,6 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from sapience.recipe import Recipe, UserError, dump_recipe
 from sapience.run import (
     MANIFEST,
     Manifest,
-    ProgressTask,
+    ProgressFactory,
     StageContext,
     empty_folder,
     fingerprint,
@@ -93,8 +92,6 @@ SPEED_ONLY = {
     "evaluate": ("device", "batch_tokens"),
 }
 """Fields that change how a stage runs, not what it makes; they are no part of its fingerprint."""
-
-ProgressFactory = Callable[[str, int | None], AbstractContextManager[ProgressTask]]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,10 @@ class ProgressTask(Protocol):
         """Move on by `amount`; the figures are shown beside the bar."""
 
 
+ProgressFactory = Callable[[str, int | None], AbstractContextManager[ProgressTask]]
+"""Description and number of steps -> a bar."""
+
+
 @dataclass(frozen=True)
 class StageContext:
     """All that a stage body is given."""
@@ -43,7 +47,7 @@ class StageContext:
     """This stage's own folder, the only place it writes."""
     inputs: Mapping[str, Path]
     """Folders of the finished stages it takes."""
-    progress: Callable[[str, int | None], AbstractContextManager[ProgressTask]]
+    progress: ProgressFactory
 
 
 @dataclass(frozen=True)

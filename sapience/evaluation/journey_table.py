@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sapience.evaluation.post_training import by_name, label
 from sapience.evaluation.run_record import read_run
 from sapience.evaluation.wording import amount, duration, listing, percent, size
 
@@ -36,6 +37,12 @@ MADE = {
     "tokenizer": "a vocabulary of byte pairs, the text as tokens",
     "pretrain": "a base model that continues text",
     "extend": "the base model with a longer context",
+    "specialise": "one expert for each domain",
+    "distill": "right answers of the experts, and drafts of everyday ones",
+    "review": "everyday answers that people have read",
+    "finetune": "an assistant that answers (SFT)",
+    "reward": "a model of what people prefer",
+    "reinforce": "the assistant, aligned by its own answers (RL)",
     "evaluate": "scores on what no model was trained on",
     "report": "this run on one page",
 }
@@ -118,23 +125,77 @@ def _extend(figures: Figures) -> list[str]:
     return [f"needles found: {percent(figures['needle_before'])} before, {percent(figures['needle_after'])} after"]
 
 
+def _distill(figures: Figures) -> list[str]:
+    lines = []
+    accepted = figures.get("accepted")
+    if accepted is not None:
+        lines.append(f"{amount(_total(accepted))} right answers kept")
+    for kind, share in by_name(figures, "right_share").items():
+        lines.append(f"{kind}: {percent(share)} right")
+    for kind, length in by_name(figures, "length").items():
+        lines.append(f"{kind}: {length:.1f} tokens an answer")
+    return lines or nested_figures(figures)
+
+
+def _review(figures: Figures) -> list[str]:
+    counts = [name for name in ("waiting", "accepted", "edited", "rejected") if name in figures]
+    lines = [f"{amount(figures[name])} {name}" for name in counts]
+    if isinstance(figures.get("agreement"), (int, float)):
+        lines.append(f"{percent(figures['agreement'])} agreement of readers")
+    return lines or nested_figures(figures)
+
+
+def _reward(figures: Figures) -> list[str]:
+    if "pair_accuracy" not in figures:
+        return nested_figures(figures)
+    return [f"{percent(figures['pair_accuracy'])} of held-out pairs ranked as people did"]
+
+
+def nested_figures(figures: Figures) -> list[str]:
+    """The first six numbers at any depth, each by its path of names."""
+    found: list[str] = []
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                walk(inner, f"{path} {name}".strip())
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found.append(f"{path.replace('_', ' ')} {value:,.4g}")
+
+    walk(figures, "")
+    return found[:6]
+
+
 def _evaluate(figures: Figures) -> list[str]:
     lines = []
     for name, share in (figures.get("accuracy") or {}).items():
         low, high = (figures.get("interval") or {}).get(name, (share, share))
-        lines.append(f"{name}: {percent(share)} of unseen problems ({percent(low)} to {percent(high)})")
+        lines.append(f"{label(name)}: {percent(share)} of unseen problems ({percent(low)} to {percent(high)})")
     for name, by_length in (figures.get("needles") or {}).items():
         found = [f"{percent(share)} at {length}" for length, share in by_length.items()]
         if found:
-            lines.append(f"{name}: needles {listing(found)} tokens")
+            lines.append(f"{label(name)}: needles {listing(found)} tokens")
+    lines += [f"{domain} expert: {percent(s)}" for domain, s in by_name(figures, "expert_accuracy").items()]
+    refusal = by_name(figures, "refusal")
+    if refusal:
+        lines.append("wishes: " + listing(
+            [f"{percent(refusal[kind])} of {kind} ones {what}" for kind, what in _WISHES.items() if kind in refusal]
+        ))  # fmt: skip
     return lines
 
 
+_WISHES = {"harmful": "refused", "harmless": "answered"}
 _FIGURES: dict[str, Callable[[Figures], list[str]]] = {
     "corpus": _corpus,
     "tokenizer": _tokenizer,
     "pretrain": _pretrain,
     "extend": _extend,
+    "specialise": nested_figures,
+    "distill": _distill,
+    "review": _review,
+    "finetune": nested_figures,
+    "reward": _reward,
+    "reinforce": nested_figures,
     "evaluate": _evaluate,
 }
 

@@ -3,6 +3,7 @@
 import math
 
 from sapience.evaluation.journey_table import compression, drafts, leaves
+from sapience.evaluation.post_training import label
 from sapience.evaluation.run_record import RunRecord
 from sapience.evaluation.wording import amount, duration, listing, percent
 
@@ -95,7 +96,9 @@ def _solving(run: RunRecord) -> str:
     parts = []
     for name, share in (figures.get("accuracy") or {}).items():
         low, high = (figures.get("interval") or {}).get(name, (share, share))
-        parts.append(f"the {name} model solves {percent(share)} (95 % interval {percent(low)} to {percent(high)})")
+        parts.append(
+            f"the {label(name)} model solves {percent(share)} (95 % interval {percent(low)} to {percent(high)})"
+        )
     if not parts:
         return ""
     return f"Of {amount(figures.get('problems', 0))} problems that no training text contains, {listing(parts)}."

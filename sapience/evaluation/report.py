@@ -12,6 +12,13 @@ from markupsafe import Markup
 
 from sapience.evaluation.journey_table import journey_table
 from sapience.evaluation.page import PageSection
+from sapience.evaluation.report_assistant import (
+    assistant_section,
+    behaviour_section,
+    changed_section,
+    side_by_side_section,
+)
+from sapience.evaluation.report_post_training import reinforcement_section, teachers_section
 from sapience.evaluation.report_results import (
     corpus_section,
     families_section,
@@ -46,6 +53,7 @@ def page_sections(run: RunRecord, recipe: Recipe) -> list[PageSection]:
     """The sections that the run has something to show for, in reading order."""
     sections = [
         words_section(run),
+        changed_section(run),
         journey_section(run, journey_table(run.folder)),
         corpus_section(run),
         learning_section(run, recipe),
@@ -55,6 +63,11 @@ def page_sections(run: RunRecord, recipe: Recipe) -> list[PageSection]:
         drafts_section(run),
         needles_section(run),
         families_section(run),
+        teachers_section(run, recipe),
+        reinforcement_section(run, recipe),
+        assistant_section(run),
+        behaviour_section(run),
+        side_by_side_section(run),
     ]
     return [section for section in sections if section is not None]
 

@@ -9,6 +9,7 @@ from sapience.evaluation.heat_map import share_map
 from sapience.evaluation.journey_table import JourneyRow
 from sapience.evaluation.page import PageSection, Passage, Picture, Quote, Table
 from sapience.evaluation.plain_words import plain_words
+from sapience.evaluation.post_training import assistants
 from sapience.evaluation.run_record import RunRecord
 from sapience.evaluation.wording import amount, duration, listing, percent, size
 
@@ -102,7 +103,10 @@ def needles_section(run: RunRecord) -> PageSection | None:
 
 
 def families_section(run: RunRecord) -> PageSection | None:
-    """Few-shot results by family with intervals, and some answers as they were given."""
+    """Few-shot results by family with intervals, and some answers as they were given; where there are assistants,
+    their section shows base models too."""
+    if assistants(run):
+        return None
     families = {name: found for name, found in (run.figures("evaluate").get("families") or {}).items() if found}
     if not families:
         return None
@@ -134,11 +138,11 @@ def families_section(run: RunRecord) -> PageSection | None:
         "base model was never taught to answer; what it can do here is what post-training will sharpen.",
         pictures=pictures,
         tables=[Table(["model", "right", "95 % interval", "problems"], overall)],
-        quotes=_answers(run, models[-1]),
+        quotes=first_answers(run, models[-1]),
     )
 
 
-def _answers(run: RunRecord, model: str) -> list[Quote]:
+def first_answers(run: RunRecord, model: str) -> list[Quote]:
     """The first problem of some families with the model's answer."""
     records = [r for r in run.lines("evaluate", f"samples-{model}.jsonl") if r.get("kind") == "problem"]
     first = {str(r.get("family")): r for r in reversed(records)}
@@ -146,10 +150,16 @@ def _answers(run: RunRecord, model: str) -> list[Quote]:
         Quote(
             f"{family}, {'right' if record.get('correct') else 'wrong'}: the answer is "
             f"{str(record.get('answer', '')).strip()}",
-            [Passage("", str(record.get("prompt", "")).rsplit("\n\n", 1)[-1], str(record.get("produced", "")))],
+            [Passage("", _last_question(str(record.get("prompt", ""))), str(record.get("produced", "")))],
         )
         for family, record in sorted(first.items())[:_SAMPLES_SHOWN]
     ]
+
+
+def _last_question(prompt: str) -> str:
+    """The question without the solved examples before it; an assistant's answer begins on a line of its own."""
+    question = prompt.rsplit("\n\n", 1)[-1]
+    return question if question.endswith("Answer:") else question + "\n"
 
 
 def _needle_picture(cells: list[dict[str, Any]], name: str) -> str:

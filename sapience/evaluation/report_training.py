@@ -14,7 +14,7 @@ from sapience.recipe import Recipe
 
 _LAYERS_SHOWN = 8
 _MOMENTS_SHOWN = 48
-_NAMES = {"pretrain": "Pre-training", "extend": "Context extension"}
+_NAMES = {"pretrain": "Pre-training", "extend": "Context extension", "finetune": "Fine-tuning"}
 
 
 def learning_section(run: RunRecord, recipe: Recipe) -> PageSection | None:

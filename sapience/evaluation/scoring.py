@@ -45,3 +45,15 @@ def wilson_interval(right: int, problems: int) -> tuple[float, float]:
     low = 0.0 if right == 0 else max(0.0, middle - half)
     high = 1.0 if right == problems else min(1.0, middle + half)
     return low, high
+
+
+def share_difference(
+    a: float, a_interval: tuple[float, float], b: float, b_interval: tuple[float, float]
+) -> tuple[float, float, float]:
+    """Share `a` minus share `b` with its 95 % interval, from both shares' Wilson intervals.
+
+    Newcombe 1998, method 10, for independent samples; where both are of the same questions it is wider than it need be.
+    """
+    low = a - b - math.hypot(a - a_interval[0], b_interval[1] - b)
+    high = a - b + math.hypot(a_interval[1] - a, b - b_interval[0])
+    return a - b, max(-1.0, low), min(1.0, high)

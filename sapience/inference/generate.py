@@ -1,8 +1,9 @@
 """Batched generation with a latent cache: prefill in the expanded form's place, then one absorbed step per token.
 
 Rows of a batch may have prompts of different lengths: each keeps its own position, and what lies beyond its length is
-masked. Finished rows leave the batch, so that a few long answers do not hold the rest. Sampling draws from one generator
-per prompt, so a result does not depend on its neighbours. Paged caches, prefix sharing and speculation are not covered.
+masked. A prompt that stands there several times is read once. Finished rows leave the batch, so that a few long answers
+do not hold the rest. Every row has random numbers of its own, so a result does not depend on its neighbours. Paged
+caches, sharing of mere prefixes and speculation are not covered.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -61,21 +62,27 @@ class _Batch:
         self.model = model
         self.limit = limit
         self.rows = list(prompts)
-        self.generators = {i: torch.Generator().manual_seed(seed * 1_000_003 + i) for i in prompts}
+        uniforms = [
+            torch.rand(limit, generator=torch.Generator().manual_seed(seed * 1_000_003 + i), dtype=torch.float64)
+            for i in prompts
+        ]
+        self.device = model.embedding.weight.device
+        self.uniforms_BT = torch.stack(uniforms).to(self.device)
         self.tokens: dict[int, list[int]] = {i: [] for i in prompts}
         self.logprobs: dict[int, list[float]] = {i: [] for i in prompts}
-        self.device = model.embedding.weight.device
-        longest = max(len(p) for p in prompts.values())
-        self.lengths_B = torch.tensor([len(p) for p in prompts.values()], device=self.device)
-        self.prompts_BT = torch.zeros(len(prompts), longest, dtype=torch.int64, device=self.device)
-        for row, prompt in enumerate(prompts.values()):
-            self.prompts_BT[row, : len(prompt)] = torch.tensor(list(prompt), device=self.device)
+        different = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts.values())))}
+        self.sources_B = torch.tensor([different[tuple(prompt)] for prompt in prompts.values()], device=self.device)
+        longest = max(map(len, different))
+        self.lengths_B = torch.tensor([len(prompt) for prompt in different], device=self.device)
+        self.prompts_BT = torch.zeros(len(different), longest, dtype=torch.int64, device=self.device)
+        for row, prompt in enumerate(different):
+            self.prompts_BT[row, : len(prompt)] = torch.tensor(prompt, device=self.device)
         capacity = longest + limit
         config, dtype = model.config, model.embedding.weight.dtype
         self.caches = [
             LatentCache(
-                torch.zeros(len(prompts), capacity, config.kv_lora_rank, device=self.device, dtype=dtype),
-                torch.zeros(len(prompts), capacity, config.qk_rope_head_dim, device=self.device, dtype=dtype),
+                torch.zeros(len(different), capacity, config.kv_lora_rank, device=self.device, dtype=dtype),
+                torch.zeros(len(different), capacity, config.qk_rope_head_dim, device=self.device, dtype=dtype),
             )
             for _ in model.layers
         ]
@@ -87,9 +94,11 @@ class _Batch:
         results: dict[int, Completion] = {}
         positions_BT = torch.arange(self.prompts_BT.shape[1], device=self.device).expand(self.prompts_BT.shape)
         hidden_BTD = self._forward(self.prompts_BT, positions_BT)
-        last_BD = hidden_BTD[torch.arange(len(self.rows), device=self.device), self.lengths_B - 1]
+        last_BD = hidden_BTD[torch.arange(len(self.lengths_B), device=self.device), self.lengths_B - 1][self.sources_B]
+        if len(self.sources_B) > len(self.lengths_B):
+            self._select(self.sources_B)
         for step in range(self.limit):
-            drawn_B = self._draw(self.model.logits(last_BD).float(), temperature)
+            drawn_B = self._draw(self.model.logits(last_BD).float(), temperature, step)
             keep = []
             for row, (index, token) in enumerate(zip(self.rows, drawn_B, strict=True)):
                 if on_token is not None:
@@ -126,26 +135,28 @@ class _Batch:
         normalised: Tensor = self.model.norm(hidden_BTD)
         return normalised
 
-    def _draw(self, logits_BV: Tensor, temperature: float) -> list[int]:
+    def _draw(self, logits_BV: Tensor, temperature: float, step: int) -> list[int]:
         logprobs_BV = logits_BV.log_softmax(-1)
         if temperature == 0.0:
-            drawn = logits_BV.argmax(-1)
+            drawn_B = logits_BV.argmax(-1)
         else:
-            shares_BV = (logits_BV / temperature).softmax(-1).cpu()
-            draws = [
-                torch.multinomial(share, 1, generator=self.generators[index])
-                for share, index in zip(shares_BV, self.rows, strict=True)
-            ]
-            drawn = torch.cat(draws).to(logits_BV.device)
-        values = logprobs_BV.gather(1, drawn.unsqueeze(1)).squeeze(1).tolist()
-        tokens: list[int] = drawn.tolist()
+            cumulative_BV = (logits_BV.double() / temperature).softmax(-1).cumsum(-1)
+            threshold_B = self.uniforms_BT[:, step] * cumulative_BV[:, -1]
+            drawn_B = (cumulative_BV <= threshold_B.unsqueeze(1)).sum(-1).clamp(max=logits_BV.shape[1] - 1)
+        values = logprobs_BV.gather(1, drawn_B.unsqueeze(1)).squeeze(1).tolist()
+        tokens: list[int] = drawn_B.tolist()
         for index, token, value in zip(self.rows, tokens, values, strict=True):
             self.tokens[index].append(token)
             self.logprobs[index].append(value)
         return tokens
 
     def _keep(self, rows: list[int]) -> None:
-        index = torch.tensor(rows, device=self.device)
+        """Go on with these rows only."""
+        index_B = torch.tensor(rows, device=self.device)
         self.rows = [self.rows[row] for row in rows]
-        self.lengths_B = self.lengths_B[index]
-        self.caches = [LatentCache(c.latent_BSR[index], c.rotary_BSP[index]) for c in self.caches]
+        self.uniforms_BT = self.uniforms_BT[index_B]
+        self._select(index_B)
+
+    def _select(self, index_B: Tensor) -> None:
+        self.lengths_B = self.lengths_B[index_B]
+        self.caches = [LatentCache(c.latent_BSR[index_B], c.rotary_BSP[index_B]) for c in self.caches]

@@ -32,10 +32,10 @@ def linear_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -
 @torch.no_grad()
 def token_losses(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
     """-log probability of each label in nats, [N]; zero where there is none. For evaluation."""
-    rows = _rows_per_chunk(head_VD)
+    rows = rows_per_chunk(head_VD)
     losses = [
         functional.cross_entropy(
-            _wide(functional.linear(hidden_ND[i : i + rows], head_VD)),
+            wide(functional.linear(hidden_ND[i : i + rows], head_VD)),
             labels_N[i : i + rows],
             ignore_index=IGNORE,
             reduction="none",
@@ -45,25 +45,27 @@ def token_losses(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor
     return torch.cat(losses)
 
 
-def _rows_per_chunk(head_VD: Tensor) -> int:
+def rows_per_chunk(head_VD: Tensor) -> int:
+    """Rows whose logits are held at a time."""
     return max(1, CHUNK_ELEMENTS // head_VD.shape[0]) if head_VD.device.type == "cpu" else 8192
 
 
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
+    """In float32, or float64 where it is that already."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
-        rows = _rows_per_chunk(head_VD)
+        rows = rows_per_chunk(head_VD)
         wants_gradient = any(ctx.needs_input_grad)
         gradient_ND = torch.empty_like(hidden_ND) if wants_gradient else None
         gradient_VD: Tensor | None = None
-        total = torch.zeros((), dtype=_wide(hidden_ND[:0]).dtype, device=hidden_ND.device)
+        total = torch.zeros((), dtype=wide(hidden_ND[:0]).dtype, device=hidden_ND.device)
         for i in range(0, hidden_ND.shape[0], rows):
             hidden, labels = hidden_ND[i : i + rows], labels_N[i : i + rows]
-            logits = _wide(functional.linear(hidden, head_VD))
+            logits = wide(functional.linear(hidden, head_VD))
             labelled = labels != IGNORE
             index = labels.clamp(min=0).unsqueeze(1)
             normaliser = logits.logsumexp(1, keepdim=True)
@@ -76,7 +78,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             slope = slope.to(hidden.dtype)
             torch.mm(slope, head_VD, out=gradient_ND[i : i + rows])
             if gradient_VD is None:
-                gradient_VD = _wide(slope.t() @ hidden)
+                gradient_VD = wide(slope.t() @ hidden)
             else:
                 gradient_VD.addmm_(slope.t(), hidden) if slope.dtype == gradient_VD.dtype else gradient_VD.add_(
                     slope.t() @ hidden

@@ -16,7 +16,7 @@ from sapience.evaluation.needles import NeedleMap, needle_map
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
-from sapience.pretraining.device import choose_device
+from sapience.training.device import choose_device
 from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.needle_documents import needle_token_documents
 from sapience.pretraining.rows import StreamRows

@@ -14,7 +14,7 @@ from sapience.inference.generate import generate
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
-from sapience.pretraining.device import choose_device
+from sapience.training.device import choose_device
 from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.rows import StreamRows
 from sapience.recipe import Recipe, UserError

@@ -1,5 +1,5 @@
-"""The stage evaluate: every model is measured once, a restart takes over what is finished, the log holds
-every sample."""
+"""The stage evaluate: every model is measured once and asked as its kind is, a restart takes over what is finished, the
+log holds every sample."""
 
 import json
 from collections.abc import Iterator
@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stand_in_rules import NoSandbox, install_rules
 from tiny_language_model import ByteTokenizer
 
 from sapience.corpus.documents import Document, write_documents
 from sapience.corpus.shards import write_shard
-from sapience.evaluation import stage
+from sapience.evaluation import measurement, stage
 from sapience.evaluation.bits_per_byte import bits_per_byte, xz_bits_per_byte
 from sapience.evaluation.held_out import held_out_sample
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.recipe import Recipe, UserError
-from sapience.recipe.evaluate import EvaluateSection
+from sapience.recipe.evaluate import EvaluateSection, SidePrompt
 from sapience.recipe.model import ModelSection
 from sapience.run import ProgressTask, StageContext
 
@@ -34,7 +35,13 @@ SECTION = EvaluateSection(
     problems_per_family=3,
     shots=1,
     answer_tokens=4,
+    chat_answer_tokens=5,
+    chat_kilobytes=1,
+    repeat_problems=1,
+    repeats=2,
+    side_by_side=(SidePrompt(name="sum", family="maxn"), SidePrompt(name="hello", turns=("Hello",))),
 )
+CHAT = ("finetune", "reinforce", "specialise/math", "specialise/code")
 
 
 class Counter:
@@ -63,7 +70,8 @@ class Progress:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run with a corpus of two domains, training tokens and two models, all in bytes."""
     torch.set_num_threads(1)
-    monkeypatch.setattr(stage.Tokenizer, "load", staticmethod(lambda path: ByteTokenizer()))
+    install_rules(monkeypatch)
+    monkeypatch.setattr(measurement.Tokenizer, "load", staticmethod(lambda path: ByteTokenizer()))
     for folder in ("corpus/heldout", "tokenizer/tokens", "evaluate"):
         (tmp_path / folder).mkdir(parents=True)
     for domain in ("de", "zh"):
@@ -82,10 +90,21 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def context(run: Path, section: EvaluateSection = SECTION, without: str = "") -> tuple[StageContext, Progress]:
-    names = [name for name in ("corpus", "tokenizer", "pretrain", "extend") if name not in without.split()]
+    stages = ("corpus", "tokenizer", "pretrain", "extend", "specialise", "finetune", "reinforce")
+    names = [name for name in stages if (run / name).is_dir() and name not in without.split()]
     progress = Progress()
     inputs = {name: run / name for name in names}
     return StageContext(Recipe(evaluate=section), run, run / "evaluate", inputs, progress), progress
+
+
+@pytest.fixture
+def chat_run(run: Path) -> Path:
+    """The run with two experts, a fine-tuned and a reinforced model, and behaviours reduced to a few wishes."""
+    for seed, name in enumerate(CHAT, start=2):
+        config = ModelSection(vocab_size=259, hidden_size=32, num_hidden_layers=2, max_position_embeddings=512)
+        save_model(Transformer(config).initialize(seed), run / name / "model", 256, 257, 258)
+        (run / name / "model" / "tokenizer_config.json").write_text('{"chat_template": "yes"}')
+    return run
 
 
 def records(run: Path, name: str) -> list[dict[str, Any]]:
@@ -98,7 +117,8 @@ def test_figures_are_those_of_the_measurements(run: Path) -> None:
     json.dumps(figures)
     texts = [document.text for document in held_out_sample(run / "corpus", "de", 2048)]
     base = load_model(run / "pretrain" / "model")
-    assert figures["bits_per_byte"]["base"]["de"] == bits_per_byte(base, ByteTokenizer(), texts, 96)
+    expected = bits_per_byte(base, ByteTokenizer(), texts, 96)
+    assert figures["bits_per_byte"]["base"]["de"] == pytest.approx(expected, rel=1e-6)
     assert figures["xz_bits_per_byte"]["de"] == xz_bits_per_byte(texts)
     assert figures["bits_per_byte"]["base"] != figures["bits_per_byte"]["extended"]
     assert figures["problems"] == 6
@@ -114,7 +134,8 @@ def test_figures_are_those_of_the_measurements(run: Path) -> None:
         assert bar.done == total
     results = json.loads((run / "evaluate" / "results.json").read_text())
     assert len(results["needle_cells"]["base"]) == 4
-    assert {**{key: results[key] for key in figures if key != "problems"}, "problems": 6} == figures
+    assert {key: results[key] for key in figures} == figures
+    assert figures["judge"] == "nothing was executed"  # no family of code was asked
 
 
 def test_a_restart_takes_over_finished_models_and_ends_the_same(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +154,100 @@ def test_a_users_model_without_a_corpus_is_tried_on_problems(run: Path) -> None:
     (run / "extend" / "model" / "tokenizer.json").write_text("{}")
     section = SECTION.model_copy(update={"models": {"mine": str(run / "extend" / "model")}})
     figures = stage.run_evaluate(context(run, section, without="corpus tokenizer pretrain extend")[0])
-    assert set(figures) == {"accuracy", "interval", "families", "problems"}
+    assert set(figures) == {"accuracy", "interval", "families", "answers", "problems", "judge"}
     assert list(figures["accuracy"]) == ["mine"]
+
+
+def test_every_kind_of_model_is_asked_in_its_own_way(chat_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wishes = stage.behaviour_prompts()[:7]
+    monkeypatch.setattr(stage, "behaviour_prompts", lambda: wishes)
+    section = SECTION.model_copy(update={"families": ("maxn", "copy", "codefn")})
+    given, progress = context(chat_run, section)
+    figures = stage.run_evaluate(given)
+    json.dumps(figures)
+    assert list(figures["accuracy"]) == ["base", "extended", "finetune", "reinforce"]
+    assert list(figures["paired"]) == ["extended_base", "finetune_extended", "reinforce_finetune"]
+    assert set(figures["expert_accuracy"]) == {"math", "code"}
+    assert set(figures["domain_accuracy"]["finetune"]) == {"math", "code"}
+    assert figures["problems"] == 9
+    assert figures["judge"] == "stand-in for a sandbox"
+    assert "left_out" not in figures
+    assert list(figures["behaviour"]) == ["finetune", "reinforce"]
+    last = figures["behaviour"]["reinforce"]
+    assert figures["refusal"]["harmful"] == last["refused"]["share"]
+    assert figures["format_rate"] == figures["answers"]["reinforce"]["format_rate"]
+    assert 0 <= figures["answers"]["finetune"]["consistency"] <= 1
+    assert "consistency" not in figures["answers"]["base"]
+    assert list(figures["bits_per_byte"]) == ["base", "extended"]
+    assert list(figures["bits_per_byte_beginning"]) == ["base", "extended", "finetune", "reinforce"]
+    assert list(figures["needles"]) == list(figures["mtp"]) == ["base", "extended"]
+    for name, domain in (("expert-math", "math"), ("expert-code", "code")):
+        asked = [r for r in records(chat_run, name) if r["kind"] == "problem"]
+        assert {r["family"] for r in asked} == {"maxn" if domain == "math" else "codefn"}
+        assert {r["kind"] for r in records(chat_run, name)} == {"problem"}
+    assert [r["prompt"] for r in records(chat_run, "reinforce") if r["kind"] == "wish"] == [w.prompt for w in wishes]
+    questions = {r["identity"]: r["prompt"] for r in records(chat_run, "finetune") if r["kind"] == "problem"}
+    few_shot = {r["identity"]: r["prompt"] for r in records(chat_run, "extended") if r["kind"] == "problem"}
+    assert list(questions) == list(few_shot)
+    assert all(f"Problem: {question}\nAnswer:" in few_shot[name] for name, question in questions.items())
+    for total, bar in progress.bars.values():
+        assert bar.done == total
+    side = json.loads((chat_run / "evaluate" / "side_by_side.json").read_text())
+    assert [prompt["name"] for prompt in side["prompts"]] == ["sum", "hello"]
+    assert set(side["answers"]) == {*figures["accuracy"], "expert-math", "expert-code"}
+    assert all(len(said) == 2 for said in side["answers"].values())
+    (chat_run / "evaluate" / "part-reinforce.json").unlink()
+    given, progress = context(chat_run, section)
+    assert stage.run_evaluate(given) == figures
+    assert list(progress.bars) == ["measuring reinforce"]
+
+
+def test_before_and_after_post_training_the_same_bytes_are_read(chat_run: Path) -> None:
+    figures = stage.run_evaluate(context(chat_run, SECTION.model_copy(update={"behaviour": False}))[0])
+    texts = [document.text for document in held_out_sample(chat_run / "corpus", "zh", 2048)]
+    size, beginning = 0, []
+    for text in texts:
+        if size < 1024:
+            beginning.append(text)
+            size += len(text.encode())
+    assert 0 < len(beginning) < len(texts)
+    for name, folder in (("base", "pretrain"), ("finetune", "finetune")):
+        expected = bits_per_byte(load_model(chat_run / folder / "model"), ByteTokenizer(), beginning, 96)
+        assert figures["bits_per_byte_beginning"][name]["zh"] == pytest.approx(expected, rel=1e-6)
+    assert "behaviour" not in figures
+    assert "refusal" not in figures
+    deep = SECTION.model_copy(update={"behaviour": False, "chat_needles": True})
+    assert list(stage.run_evaluate(context(chat_run, deep)[0])["needles"]) == list(figures["accuracy"])
+
+
+def test_code_that_nobody_can_run_is_left_out_and_said(chat_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = SECTION.model_copy(update={"families": ("maxn", "codefn"), "behaviour": False})
+    executed = stage.run_evaluate(context(chat_run, section)[0])
+    install_rules(monkeypatch, NoSandbox)
+    given, progress = context(chat_run, section)
+    figures = stage.run_evaluate(given)
+    assert "cannot be contained" in figures["left_out"]["why"]
+    assert figures["left_out"]["families"] == ["codefn"]
+    assert figures["problems"] == 3
+    assert executed["problems"] == 6
+    assert list(figures["families"]["finetune"]) == ["maxn"]
+    assert "code" not in figures["expert_accuracy"]
+    assert len(progress.bars) == 6  # nothing of the evaluation with a sandbox is taken over
+
+
+def test_a_users_model_is_an_assistant_where_it_has_a_chat_template(chat_run: Path) -> None:
+    for name in ("extend", "finetune"):
+        (chat_run / name / "model" / "tokenizer.json").write_text("{}")
+    named = {"plain": str(chat_run / "extend" / "model"), "chat": str(chat_run / "finetune" / "model")}
+    section = SECTION.model_copy(update={"models": named, "behaviour": False})
+    figures = stage.run_evaluate(context(chat_run, section)[0])
+    assert "format_rate" not in figures["answers"]["plain"]
+    assert "format_rate" in figures["answers"]["chat"]
+    assert list(figures["paired"]) == ["chat_plain"]
+    section = section.model_copy(update={"chat_models": ("plain",)})
+    figures = stage.run_evaluate(context(chat_run, section)[0])
+    assert "format_rate" in figures["answers"]["plain"]
+    assert "format_rate" not in figures["answers"]["chat"]
 
 
 def test_bigrams_of_another_vocabulary_are_not_compared(run: Path) -> None:
@@ -152,5 +265,5 @@ def test_what_cannot_be_measured_is_said(run: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what is said where there is no GPU")
 def test_a_gpu_that_is_not_there_is_said(run: Path) -> None:
-    with pytest.raises(UserError, match="use auto or cpu"):
+    with pytest.raises(UserError, match="set device=auto or cpu"):
         stage.run_evaluate(context(run, SECTION.model_copy(update={"device": "cuda"}))[0])

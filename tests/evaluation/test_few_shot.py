@@ -5,17 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from stand_in_rules import StandInRules
 from tiny_language_model import ByteTokenizer
 
-from sapience.evaluation import tasks
-from sapience.evaluation.tasks import (
-    TaskResult,
-    family_names,
-    family_scores,
-    fitting_prompt,
-    solve_family,
-    stop_tokens,
-)
+from sapience.evaluation import few_shot
+from sapience.evaluation.answers import Answer, family_scores, judged_answers
+from sapience.evaluation.few_shot import few_shot_answers, fitting_prompt, stop_tokens
+from sapience.evaluation.stage import family_names
 from sapience.inference.generate import Completion
 from sapience.model.transformer import Transformer
 from sapience.problems.families import generate as generate_problems
@@ -31,18 +27,21 @@ def answering(monkeypatch: pytest.MonkeyPatch, said: Sequence[str]) -> list[str]
     def generate(
         model: Any, prompts: Sequence[Sequence[int]], limit: int, *, stop_ids: Collection[int], **_: Any
     ) -> list[Completion]:
+        texts = [
+            ByteTokenizer().encode(said[(len(asked) + place) % len(said)])[:limit] for place in range(len(prompts))
+        ]
         asked.extend(ByteTokenizer().decode(list(prompt)) for prompt in prompts)
-        texts = [ByteTokenizer().encode(said[place % len(said)])[:limit] for place in range(len(prompts))]
         return [Completion(tokens, [0.0] * len(tokens), False) for tokens in texts]
 
-    monkeypatch.setattr(tasks, "generate", generate)
+    monkeypatch.setattr(few_shot, "generate", generate)
     return asked
 
 
-def ask(family: str, count: int, **settings: int) -> list[TaskResult]:
+def ask(family: str, count: int, **settings: int) -> list[Answer]:
     model = Transformer(ModelSection(vocab_size=259))
     amounts = {"shots": 2, "window": 1000, "answer_tokens": 200, "seed": 5, **settings}
-    return solve_family(model, ByteTokenizer(), family, count, **amounts)
+    problems = generate_problems(family, "test", count, amounts["seed"])
+    return judged_answers(few_shot_answers(model, ByteTokenizer(), problems, **amounts), StandInRules(), plain=True)
 
 
 @pytest.mark.parametrize("family", ["maxn", "numword", "codefn"])
@@ -51,8 +50,8 @@ def test_right_answers_count_and_what_follows_them_does_not(family: str, monkeyp
     asked = answering(monkeypatch, [f" {problem.answer}\n\nProblem: and" for problem in problems])
     results = ask(family, 8)
     assert [result.correct for result in results] == [True] * 8
-    assert [result.produced.strip() for result in results] == [problem.answer for problem in problems]
-    assert [result.prompt for result in results] == asked
+    assert [result.said.text.strip() for result in results] == [problem.answer for problem in problems]
+    assert [result.said.prompt for result in results] == asked
     assert all(
         is_test(problem.question) and problem.question in text for problem, text in zip(problems, asked, strict=True)
     )
@@ -60,11 +59,24 @@ def test_right_answers_count_and_what_follows_them_does_not(family: str, monkeyp
     assert all(shot.question in text for shot in shots for text in asked)
 
 
+def test_families_of_one_line_and_of_many_are_asked_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of one line end at the line, programs at an empty line; mixing families changes neither."""
+    asked = answering(monkeypatch, [" one\ntwo\n\nthree"])
+    problems = [p for family in ("codefn", "maxn", "codelist", "mul1") for p in generate_problems(family, "test", 2, 0)]
+    amounts = {"shots": 1, "window": 1000, "answer_tokens": 200, "seed": 0}
+    said = few_shot_answers(Transformer(ModelSection(vocab_size=259)), ByteTokenizer(), problems, **amounts)
+    assert [one.problem for one in said] == problems
+    assert [one.text for one in said] == [" one\ntwo" if one.problem.domain == "code" else " one" for one in said]
+    assert sorted(asked) == sorted(one.prompt for one in said)
+    shots = {p.family: generate_problems(p.family, "train", 1, 0)[0] for p in problems}
+    assert all(shots[one.problem.family].question in one.prompt for one in said)
+
+
 def test_wrong_answers_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, [" no idea\n"])
     results = ask("maxn", 5)
     assert family_scores(results)["maxn"].accuracy == 0.0
-    assert {result.produced for result in results} == {" no idea"}
+    assert {result.said.text for result in results} == {" no idea"}
 
 
 def test_shots_that_do_not_fit_are_left_out() -> None:
@@ -95,9 +107,10 @@ def test_a_real_model_is_asked_and_repeats_itself() -> None:
     torch.set_num_threads(1)
     model = Transformer(ModelSection(vocab_size=259, hidden_size=32, num_hidden_layers=2)).initialize(0)
     amounts = {"shots": 1, "window": 128, "answer_tokens": 6, "seed": 1}
-    first = solve_family(model, ByteTokenizer(), "maxn", 4, **amounts)
-    assert first == solve_family(model, ByteTokenizer(), "maxn", 4, **amounts)
-    assert len(first) == 4
+    problems = generate_problems("maxn", "test", 4, 1)
+    first = few_shot_answers(model, ByteTokenizer(), problems, **amounts)
+    assert first == few_shot_answers(model, ByteTokenizer(), problems, **amounts)
+    assert [one.problem for one in first] == problems
 
 
 def test_unknown_family_names_the_known_ones() -> None:

@@ -11,6 +11,7 @@ class ByteTokenizer:
     eos_id = 257
     pad_id = 258
     vocab_size = 259
+    special: dict[str, int] = {}
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

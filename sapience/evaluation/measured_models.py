@@ -1,0 +1,78 @@
+"""Which models are measured, and how each is to be asked: a base model few-shot, an assistant in the chat format."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sapience.recipe.errors import UserError
+from sapience.run import StageContext, read_manifest, resolve_model
+
+Kind = Literal["base", "assistant", "expert"]
+JOURNEY: dict[str, tuple[str, Kind]] = {
+    "base": ("pretrain", "base"),
+    "extended": ("extend", "base"),
+    "finetune": ("finetune", "assistant"),
+    "reinforce": ("reinforce", "assistant"),
+}
+"""A run's own models in the order they were made: name -> stage and kind. Experts stand apart from the line."""
+EXPERT = "expert-"
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """A model folder with the name its figures are filed under."""
+
+    name: str
+    folder: Path
+    kind: Kind
+
+    @property
+    def domain(self) -> str:
+        """What an expert is an expert in; empty for other models."""
+        return self.name.removeprefix(EXPERT) if self.kind == "expert" else ""
+
+    @property
+    def origin(self) -> str:
+        """The fingerprint of the stage that made it, else its path."""
+        for folder in (self.folder.parent, self.folder.parent.parent):
+            made = read_manifest(folder)
+            if made is not None:
+                return f"{made.fingerprint} {self.folder.relative_to(folder)}"
+        return str(self.folder.resolve())
+
+
+def measured_models(context: StageContext) -> list[MeasuredModel]:
+    """The models that the recipe names, or those of this run, experts last. UserError where there is none."""
+    section = context.recipe.evaluate
+    if section.models:
+        return [_named(name, resolve_model(text), section.chat_models) for name, text in section.models.items()]
+    models = [
+        MeasuredModel(name, context.inputs[stage] / "model", kind)
+        for name, (stage, kind) in JOURNEY.items()
+        if stage in context.inputs
+    ]
+    if "specialise" in context.inputs:
+        configs = sorted(context.inputs["specialise"].glob("*/model/config.json"))
+        models += [MeasuredModel(EXPERT + path.parent.parent.name, path.parent, "expert") for path in configs]
+    if not models:
+        raise UserError(
+            "there is nothing to evaluate: run pretrain or extend first, or name models under evaluate.models"
+        )
+    return models
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a Hugging Face folder says how to render conversations."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))
+
+
+def _named(name: str, folder: Path, chat_models: tuple[str, ...] | None) -> MeasuredModel:
+    chat = name in chat_models if chat_models is not None else has_chat_template(folder)
+    return MeasuredModel(name, folder, "assistant" if chat else "base")

@@ -1,0 +1,385 @@
+"""Group relative policy optimization: draw answers, judge them, learn from what was better than its group.
+
+The mechanism that the experts of `specialise` and the stage `reinforce` call (DeepSeek-V3 report, section 5.2.2). The
+training model itself draws; the trainer computes the log-probabilities again and logs how far the two are apart. An
+iteration is a function of (seed, iteration) and the weights, so a killed run ends with the same bits. Not covered:
+answers longer than memory holds at once, and drawing while training.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sapience.corpus.chat import ChatFormat
+from sapience.model.batch import Microbatch, prediction_labels
+from sapience.model.gate import max_violation
+from sapience.model.transformer import Transformer
+from sapience.ops.cross_entropy import IGNORE, linear_cross_entropy
+from sapience.ops.log_probability import linear_log_probability
+from sapience.parallel.executor import PlainLoop, Sums
+from sapience.posttraining.policy_gradient import advantages, correction, denominator, k3, surrogate, token_weight
+from sapience.posttraining.rollouts import Judge, Prompt, Rollout, draw
+from sapience.recipe.errors import UserError
+from sapience.recipe.policy import PolicySection
+from sapience.run import ProgressFactory
+from sapience.training.checkpoint import latest_checkpoint, save_checkpoint
+from sapience.training.metrics import MetricsLog
+from sapience.training.optimizer import OptimizerSet
+
+MOST_SKIPPED = 20
+"""Updates in a row without a finite gradient after which training is given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyBatch(Microbatch):
+    """Prompts with answers, a row each; all that the loss needs of every answer token, zero elsewhere."""
+
+    weights_BT: Tensor
+    advantages_BT: Tensor
+    engine_BT: Tensor
+    """Log-probability at the draw."""
+    old_BT: Tensor | None = None
+    """The trainer's log-probability before the first update; None where there is only one."""
+    reference_BT: Tensor | None = None
+    """That of the model the stage began with; None where beta is zero."""
+
+    def to(self, device: torch.device | str) -> "PolicyBatch":
+        """The same on another device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        moved = super().to(device)
+        return PolicyBatch(
+            moved.tokens_BT,
+            moved.labels_BT,
+            moved.documents_BT,
+            moved.isolate,
+            weights_BT=self.weights_BT.to(device),
+            advantages_BT=self.advantages_BT.to(device),
+            engine_BT=self.engine_BT.to(device),
+            old_BT=move(self.old_BT),
+            reference_BT=move(self.reference_BT),
+        )
+
+
+@dataclass
+class PolicyObjective:
+    """-(surrogate - beta k3), weighted and summed over answer tokens, and the prediction modules' own loss beside it."""
+
+    section: PolicySection
+    prediction_scale: float = 0.0
+    """lambda * denominator / answer tokens, set for every update, so that lambda weighs a mean over tokens."""
+
+    def __call__(self, model: Transformer, batch: Microbatch) -> tuple[Tensor, Sums]:
+        """See `Objective`. The prediction modules read detached states: they follow the policy, they do not move it."""
+        assert isinstance(batch, PolicyBatch)
+        context = model.context(batch)
+        hidden_BTD, routers = model.body(batch.tokens_BT, context)
+        answer_BT = batch.labels_BT != IGNORE
+        policy_N = linear_log_probability(hidden_BTD[answer_BT], model.head.weight, batch.labels_BT[answer_BT])
+        old_N = policy_N.detach() if batch.old_BT is None else batch.old_BT[answer_BT]
+        engine_N, weights_N = batch.engine_BT[answer_BT], batch.weights_BT[answer_BT]
+        gain_N = surrogate(policy_N, old_N, batch.advantages_BT[answer_BT], self.section.clip)
+        gain_N = gain_N * correction(old_N, engine_N, self.section.mismatch)
+        kl_N = torch.zeros_like(policy_N)
+        if batch.reference_BT is not None:
+            kl_N = k3(policy_N, batch.reference_BT[answer_BT])
+        loss = -(weights_N * (gain_N - self.section.beta * kl_N)).sum()
+        mismatch_N = (old_N - engine_N).abs()
+        values = {
+            "loss": loss.detach(),
+            "kl": (weights_N * kl_N).sum().detach(),
+            "entropy_proxy": -(weights_N * engine_N).sum(),
+            "mismatch_mean": mismatch_N.sum(),
+            "corrected": (mismatch_N > self.section.mismatch).sum().to(loss.dtype),
+            "clipped": ((policy_N.detach() - old_N).exp() - 1).abs().gt(self.section.clip).sum().to(loss.dtype),
+        }
+        prediction = loss.new_zeros(())
+        if self.prediction_scale and model.predictions:
+            head = model.head.weight.detach()
+            states, _ = model.chain(hidden_BTD.detach(), batch.tokens_BT, context)
+            for depth, state in enumerate(states, start=1):
+                labels = prediction_labels(batch, depth).flatten()
+                prediction = prediction + linear_cross_entropy(state.flatten(0, 1), head, labels) / len(states)
+        values["mtp_loss"] = prediction.detach()
+        loads = torch.stack([r.loads_E for r in routers]) if routers else loss.new_zeros((0, 1))
+        return loss + self.prediction_scale * prediction, Sums(values, loads)
+
+
+@dataclass
+class PolicyCounters:
+    """What a checkpoint keeps beside tensors."""
+
+    iteration: int = 0
+    rollouts: int = 0
+    without_spread: int = 0
+    """Groups from which nothing was learned since all answers were worth the same."""
+    dropped: int = 0
+    """Answers that nobody could judge."""
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    seconds: float = 0.0
+    drawing_seconds: float = 0.0
+    largest_mismatch: float = 0.0
+    drawn: str = ""
+    """Hash of all prompts drawn so far."""
+
+
+@dataclass
+class GroupPolicyTraining:
+    """A GRPO run, ready to begin or to go on."""
+
+    model: Transformer
+    reference: Transformer | None
+    """The model that KL is taken from; needed where beta is above zero."""
+    chat: ChatFormat
+    prompts: Callable[[int], list[Prompt]]
+    """The prompts of an iteration, a pure function of it."""
+    judge: Judge
+    section: PolicySection
+    seed: int
+    folder: Path
+    log: MetricsLog
+    note: str
+    validate: Callable[[int], None] | None = None
+    """Called after the iterations at which held-out problems are to be answered, with their number."""
+    counters: PolicyCounters = field(default_factory=PolicyCounters)
+
+    def run(self, progress: ProgressFactory) -> PolicyCounters:
+        """All iterations, from the last checkpoint if there is one. Raises UserError where gradients stay not finite."""
+        section = self.section
+        optimizer = OptimizerSet(self.model, section.optimizer)
+        objective = PolicyObjective(section)
+        executor = PlainLoop(self.model, objective)
+        self._resume(optimizer)
+        marks = {round(section.iterations * (i + 1) / section.validations) for i in range(section.validations)}
+        with progress(self.note, section.iterations) as bar:
+            bar.advance(self.counters.iteration)
+            if self.counters.iteration == 0 and self.validate is not None and section.validations:
+                self.validate(0)
+            while self.counters.iteration < section.iterations:
+                figures = self._iterate(optimizer, objective, executor)
+                done = self.counters.iteration
+                if self.validate is not None and done in marks:
+                    self.validate(done)
+                if done % section.checkpoint_every == 0 or done == section.iterations:
+                    self._save(optimizer)
+                bar.advance(1, **figures)
+        return self.counters
+
+    def _iterate(self, optimizer: OptimizerSet, objective: PolicyObjective, executor: PlainLoop) -> dict[str, float]:
+        began = time.perf_counter()
+        section, counters = self.section, self.counters
+        number = counters.iteration
+        prompts = self.prompts(number)
+        groups = draw(
+            self.model,
+            self.chat,
+            prompts,
+            section.samples,
+            self.judge,
+            answer_tokens=section.answer_tokens,
+            temperature=section.temperature,
+            seed=self.seed * 1_000_003 + number,
+        )
+        drawn = time.perf_counter()
+        learned = [judge_group(group, section.normalize) for group in groups]
+        useful = [group for group, has_spread in zip(groups, learned, strict=True) if has_spread]
+        rate = rate_at(section, (number + 0.5) / section.iterations)
+        parts = [useful[i :: section.updates] for i in range(section.updates)]
+        # What the policy thinks before the first update has to be known before the first update.
+        updates = [self._prepared(part) for part in parts if part]
+        figures = [self._update(*update, optimizer, objective, executor, rate) for update in updates]
+        counters.iteration += 1
+        counters.rollouts += sum(map(len, groups))
+        counters.without_spread += len(groups) - len(useful)
+        counters.dropped += sum(r.reward.value is None for group in groups for r in group)
+        counters.drawn = _chained(counters.drawn, prompts)
+        counters.drawing_seconds += drawn - began
+        counters.seconds += time.perf_counter() - began
+        for group in groups:
+            for rollout in group:
+                self.log.write("rollouts", {"step": counters.iteration, "phase": self.note, **rollout.record()})
+        record = self._record(groups, useful, figures, rate)
+        self.log.write("metrics", record)
+        return {"reward": record["reward"], "tokens": record["answer_tokens"]}
+
+    def _prepared(self, groups: Sequence[Sequence[Rollout]]) -> tuple[list[PolicyBatch], list[int]]:
+        """Micro-batches of an update and the lengths of its answers."""
+        section = self.section
+        rollouts = [r for group in groups for r in group if r.advantage is not None]
+        batches = policy_batches(rollouts, section, self.chat.tokenizer.pad_id)
+        if section.beta and self.reference is not None:
+            batches = [_with(b, reference_BT=answer_logprobs(self.reference, b)) for b in batches]
+        if section.updates > 1:
+            batches = [_with(b, old_BT=answer_logprobs(self.model, b)) for b in batches]
+        return batches, [len(r.completion.tokens) for r in rollouts]
+
+    def _update(
+        self,
+        batches: Sequence[PolicyBatch],
+        lengths: Sequence[int],
+        optimizer: OptimizerSet,
+        objective: PolicyObjective,
+        executor: PlainLoop,
+        rate: float,
+    ) -> dict[str, float]:
+        """One optimizer step; figures as means."""
+        section = self.section
+        total = denominator(lengths, section.aggregate)
+        objective.prediction_scale = section.prediction_weight * total / sum(lengths)
+        sums = executor.forward_backward(batches, total)
+        norm = optimizer.step(rate)
+        self._count_skipped(not math.isfinite(norm))
+        values = {name: float(value) for name, value in sums.values.items()}
+        per_token = {"mismatch_mean", "mtp_loss", "corrected", "clipped"}
+        means = {name: value / (sum(lengths) if name in per_token else total) for name, value in values.items()}
+        violations = [max_violation(loads) for loads in sums.loads_LE]
+        return means | {"gradient_norm": norm, "max_violation": max(violations, default=0.0)}
+
+    def _count_skipped(self, skipped: bool) -> None:
+        counters = self.counters
+        counters.skipped += skipped
+        counters.skipped_in_a_row = counters.skipped_in_a_row + 1 if skipped else 0
+        if counters.skipped_in_a_row >= MOST_SKIPPED:
+            raise UserError(
+                f"{MOST_SKIPPED} GRPO updates in a row had gradients that are not finite (iteration "
+                f"{counters.iteration}): lower the policy's peak learning rate and run again"
+            )
+
+    def _record(
+        self,
+        groups: Sequence[Sequence[Rollout]],
+        useful: Sequence[Sequence[Rollout]],
+        figures: Sequence[dict[str, float]],
+        rate: float,
+    ) -> dict[str, Any]:
+        rollouts = [r for group in groups for r in group]
+        judged = [r for r in rollouts if r.reward.value is not None]
+        ruled = [r for r in judged if r.prompt.problem is not None]
+        means = {name: _mean([f[name] for f in figures]) for name in (figures[0] if figures else {})}
+        return {
+            "step": self.counters.iteration,
+            "phase": self.note,
+            "seconds": round(self.counters.seconds, 3),
+            "reward": _mean([r.reward.value or 0.0 for r in judged]),
+            "right": _mean([float(r.reward.right) for r in ruled]),
+            "answer_tokens": _mean([float(len(r.completion.tokens)) for r in rollouts]),
+            "finished": _mean([float(r.completion.finished) for r in rollouts]),
+            "groups_with_spread": len(useful) / len(groups),
+            "learning_rate": rate,
+            **{name: value if math.isfinite(value) else None for name, value in means.items()},
+        }
+
+    def _save(self, optimizer: OptimizerSet) -> None:
+        save_checkpoint(
+            self.folder / "checkpoints",
+            self.counters.iteration,
+            self.model.state_dict(),
+            optimizer.tensors(),
+            asdict(self.counters),
+            self.section.keep_checkpoints,
+        )
+
+    def _resume(self, optimizer: OptimizerSet) -> None:
+        checkpoint = latest_checkpoint(self.folder / "checkpoints")
+        if checkpoint is None:
+            self.log.rewind(-1)
+            return
+        self.model.load_state_dict(checkpoint.weights)
+        optimizer.load(checkpoint.optimizer)
+        self.counters = PolicyCounters(**checkpoint.state)
+        self.log.rewind(self.counters.iteration)
+
+
+def judge_group(group: Sequence[Rollout], normalize: bool) -> bool:
+    """Set the advantages of a prompt's answers; False where there is nothing to learn. The unjudged are left out."""
+    judged = [r for r in group if r.reward.value is not None]
+    if len(judged) < 2:
+        return False
+    values = advantages([float(r.reward.value or 0.0) for r in judged], normalize)
+    if values is None:
+        return False
+    for rollout, value in zip(judged, values, strict=True):
+        rollout.advantage = value
+    return True
+
+
+def rate_at(section: PolicySection, share: float) -> float:
+    """Learning rate at `share` of the iterations: linear warm-up, constant, cosine to a tenth over the last `decay`."""
+    if share < section.warmup:
+        return section.peak * share / section.warmup
+    start = 1 - section.decay
+    if share <= start or section.decay == 0:
+        return section.peak
+    return section.peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (share - start) / section.decay)))
+
+
+def policy_batches(rollouts: Sequence[Rollout], section: PolicySection, pad_id: int) -> list[PolicyBatch]:
+    """Answers behind their prompts, a row each, rows of like lengths together, at most `micro_tokens` at once."""
+    ordered = sorted(rollouts, key=lambda r: len(r.prompt_tokens) + len(r.completion.tokens))
+    batches: list[PolicyBatch] = []
+    chosen: list[Rollout] = []
+    for rollout in ordered:
+        width = len(rollout.prompt_tokens) + len(rollout.completion.tokens)
+        if chosen and (len(chosen) + 1) * width > section.micro_tokens:
+            batches.append(_batch(chosen, section, pad_id))
+            chosen = []
+        chosen.append(rollout)
+    return [*batches, _batch(chosen, section, pad_id)] if chosen else batches
+
+
+def _batch(rollouts: Sequence[Rollout], section: PolicySection, pad_id: int) -> PolicyBatch:
+    # The last token of an answer is predicted, never an input: rows are one shorter than prompt and answer.
+    width = max(len(r.prompt_tokens) + len(r.completion.tokens) for r in rollouts) - 1
+    shape = len(rollouts), width
+    tokens = torch.full(shape, pad_id, dtype=torch.int64)
+    labels = torch.full(shape, IGNORE, dtype=torch.int64)
+    documents = torch.full(shape, -1, dtype=torch.int32)
+    weights, values, engine = (torch.zeros(shape) for _ in range(3))
+    for row, rollout in enumerate(rollouts):
+        whole = torch.tensor([*rollout.prompt_tokens, *rollout.completion.tokens])
+        end = len(whole) - 1
+        begin = len(rollout.prompt_tokens) - 1
+        tokens[row, :end] = whole[:-1]
+        documents[row, :end] = 0
+        labels[row, begin:end] = whole[begin + 1 :]
+        weights[row, begin:end] = token_weight(end - begin, section.aggregate)
+        values[row, begin:end] = rollout.advantage or 0.0
+        engine[row, begin:end] = torch.tensor(rollout.completion.logprobs)
+    return PolicyBatch(tokens, labels, documents, weights_BT=weights, advantages_BT=values, engine_BT=engine)
+
+
+@torch.no_grad()
+def answer_logprobs(model: Transformer, batch: PolicyBatch) -> Tensor:
+    """The model's log-probability of every answer token, zero elsewhere, [B,T] on the batch's device."""
+    device = model.embedding.weight.device
+    moved = Microbatch(batch.tokens_BT, batch.labels_BT, batch.documents_BT, batch.isolate).to(device)
+    hidden_BTD, _ = model.body(moved.tokens_BT, model.context(moved))
+    answer_BT = moved.labels_BT != IGNORE
+    values = linear_log_probability(hidden_BTD[answer_BT], model.head.weight, moved.labels_BT[answer_BT])
+    result = torch.zeros(answer_BT.shape, dtype=values.dtype, device=device)
+    result[answer_BT] = values
+    return result.to(batch.tokens_BT.device)
+
+
+def _with(batch: PolicyBatch, **changes: Tensor) -> PolicyBatch:
+    return PolicyBatch(**({name: getattr(batch, name) for name in batch.__dataclass_fields__} | changes))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 6) if values else 0.0
+
+
+def _chained(previous: str, prompts: Sequence[Prompt]) -> str:
+    content = json.dumps([[(m.role, m.content) for m in p.messages] for p in prompts], ensure_ascii=False)
+    return hashlib.sha256((previous + content).encode("utf-8", "replace")).hexdigest()[:32]

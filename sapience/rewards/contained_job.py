@@ -1,0 +1,65 @@
+"""What goes into a sandbox, as bytes: program, payload, limits, and the confinement that a tier without namespaces adds.
+
+Programs are compiled here, once, and travel as code objects: the interpreter inside is the one behind ours.
+"""
+
+from __future__ import annotations
+
+import marshal
+import math
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from sapience.rewards.limits import Limits
+
+_FILE_BYTES = 1 << 24
+_OPEN_FILES = 64
+
+
+@cache
+def program_text(name: str) -> str:
+    """The text of a module of this room that is made to run inside a sandbox, to be read and not imported."""
+    return Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=32)
+def _compiled(program: str) -> bytes:
+    return marshal.dumps(compile(program, "contained", "exec")) if program else b""
+
+
+def job_bytes(
+    program: str,
+    payload: Any,
+    limits: Limits,
+    processes: int,
+    identity: int | None = None,
+    confinement: str = "",
+    wishes: Any = None,
+) -> bytes:
+    """All that `contained_entry` reads.
+
+    `payload` and `wishes` are made of JSON-like values and bytes, `processes` is what RLIMIT_NPROC is set to, `identity`
+    the user to become, `confinement` a program that runs before the start with `wishes` as a global.
+    """
+    seconds = math.ceil(limits.cpu_seconds)
+    alike = {
+        "RLIMIT_AS": limits.memory_mb << 20,
+        "RLIMIT_NPROC": processes,
+        "RLIMIT_FSIZE": _FILE_BYTES,
+        "RLIMIT_NOFILE": _OPEN_FILES,
+        "RLIMIT_CORE": 0,
+        "RLIMIT_MEMLOCK": 0,
+        "RLIMIT_MSGQUEUE": 0,
+    }
+    rows = [(name, value, value) for name, value in alike.items()] + [("RLIMIT_CPU", seconds, seconds + 1)]
+    return marshal.dumps(
+        {
+            "identity": marshal.dumps(identity),
+            "limits": marshal.dumps(rows),
+            "confinement": _compiled(confinement),
+            "wishes": marshal.dumps(wishes),
+            "program": _compiled(program),
+            "payload": marshal.dumps(payload),
+        }
+    )

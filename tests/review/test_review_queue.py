@@ -1,0 +1,569 @@
+"""The review queue against its contract: nothing twice, nothing lost, majorities as counted by hand, kappa as by formula.
+
+SQLite always; PostgreSQL too where SAPIENCE_TEST_POSTGRES names a database that may be emptied.
+"""
+
+import itertools
+import os
+import sqlite3
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sapience.recipe import UserError
+from sapience.review import queue as queue_module
+from sapience.review.queue import LEASE, ReviewQueue, queue_url
+from sapience.review.records import (
+    Choice,
+    Comparison,
+    Decision,
+    Draft,
+    Preference,
+    RefusedWord,
+    UnknownItem,
+    identify,
+    measure_agreement,
+)
+
+POSTGRES = os.environ.get("SAPIENCE_TEST_POSTGRES")
+NAMES = ("ada", "bo", "陈")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def draft(number: int) -> Draft:
+    return Draft.of((("user", f"问题 {number}"),), f"answer {number}", "en", "advice", "drafted by a model")
+
+
+def pair(number: int) -> Comparison:
+    return Comparison.of((("user", f"question {number}"),), f"one {number}", f"two {number}", "en", "advice", "made")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRES else [])])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return queue_url(tmp_path)
+    address = str(POSTGRES)
+    queue = ReviewQueue.open(address)
+    queue_module.Table.metadata.drop_all(queue._engine)
+    queue.close()
+    return address
+
+
+@pytest.fixture
+def queue(url: str, clock: Clock) -> Iterator[ReviewQueue]:
+    opened = ReviewQueue.open(url, clock=clock)
+    yield opened
+    opened.close()
+
+
+# What is asked
+
+
+def test_identity_is_content_and_nothing_else() -> None:
+    one = draft(1)
+    assert one.identity == identify(one.messages, one.answer)
+    assert Draft.of(one.messages, one.answer, "zh", "other", "elsewhere").identity == one.identity
+    assert len({identify((("user", "a"),), "b", "c"), identify((("user", "a"),), "bc"), identify((), "b", "c")}) == 3
+
+
+@pytest.mark.parametrize("bad", ["\0", "\ud800"])
+def test_what_no_database_keeps_is_refused_as_a_record(bad: str) -> None:
+    with pytest.raises(ValueError, match="decode"):
+        Draft.of((("user", "?"),), bad, "en", "", "")
+    with pytest.raises(ValueError, match="decode"):
+        Comparison.of((("user", bad),), "a", "b", "en", "", "")
+
+
+def test_records_that_cannot_be_judged_are_refused() -> None:
+    with pytest.raises(ValueError, match="open question"):
+        Draft.of((("user", "?"), ("assistant", "!")), "a", "en", "", "")
+    with pytest.raises(ValueError, match="the same"):
+        Comparison.of((("user", "?"),), "a", "a", "en", "", "")
+    with pytest.raises(ValueError, match="does not belong"):
+        replace(draft(1), answer="another")
+
+
+def test_adding_again_adds_nothing_and_keeps_what_was_said(queue: ReviewQueue) -> None:
+    drafts, pairs = [draft(n) for n in range(1203)], [pair(n) for n in range(3)]
+    assert queue.add_drafts(drafts[:700]) == 700
+    queue.decide(drafts[0].identity, "ada", "accept")
+    assert queue.add_drafts([*drafts, *drafts]) == 503
+    assert queue.add_comparisons(pairs) == 3
+    assert queue.add_comparisons(iter(pairs)) == 0
+    assert [one.draft for one in queue.reviewed()] == drafts[:1]
+    assert queue.counts().waiting == 1202 + 3
+
+
+def test_a_reopened_queue_remembers(url: str) -> None:
+    first = ReviewQueue.open(url)
+    first.add_drafts([draft(1)])
+    first.decide(draft(1).identity, "ada", "edit", "更好的回答")
+    mark = first.fingerprint()
+    first.close()
+    second = ReviewQueue.open(url)
+    assert second.fingerprint() == mark
+    assert [one.answer for one in second.reviewed()] == ["更好的回答"]
+    second.close()
+
+
+# Who sees what
+
+
+def test_everybody_sees_everything_once(queue: ReviewQueue) -> None:
+    queue.add_drafts(map(draft, range(4)))
+    for name in NAMES:
+        seen = []
+        while (now := queue.next_draft(name)) is not None:
+            queue.decide(now.identity, name, "accept")
+            seen.append(now)
+        assert sorted(one.identity for one in seen) == sorted(draft(n).identity for n in range(4))
+
+
+def test_asking_again_gives_the_same_item_and_others_get_another(queue: ReviewQueue, clock: Clock) -> None:
+    queue.add_drafts(map(draft, range(2)))
+    assert queue.next_draft("ada") == queue.next_draft("ada") == draft(0)
+    assert queue.next_draft("bo") == draft(1)
+    assert queue.next_draft("陈") in (draft(0), draft(1)), "where all are on a screen, one is given twice"
+    queue.decide(draft(0).identity, "ada", "accept")
+    assert queue.next_draft("ada") == draft(1)
+
+
+def test_a_lease_ends(queue: ReviewQueue, clock: Clock) -> None:
+    queue.add_drafts(map(draft, range(2)))
+    queue.next_draft("ada")
+    clock.now += LEASE - timedelta(seconds=1)
+    assert queue.next_draft("bo") == draft(1)
+    clock.now += timedelta(seconds=2)
+    assert queue.next_draft("陈") == draft(0)
+
+
+def test_what_is_on_the_screen_stays_there(queue: ReviewQueue, clock: Clock) -> None:
+    queue.add_drafts(map(draft, range(2)))
+    assert queue.next_draft("bo") == draft(0)
+    clock.now += timedelta(minutes=1)
+    assert queue.next_draft("ada") == draft(1)
+    clock.now += LEASE - timedelta(seconds=30)
+    assert queue.next_draft("ada") == draft(1), "although the earlier one is free again"
+
+
+def test_a_lease_holds_one_item_of_each_kind(queue: ReviewQueue) -> None:
+    queue.add_drafts([draft(0)])
+    queue.add_comparisons([pair(0), pair(1)])
+    assert queue.next_draft("ada") == draft(0)
+    assert queue.next_comparison("ada") == pair(0)
+    assert queue.next_comparison("bo") == pair(1)
+
+
+def test_what_still_needs_votes_comes_first(url: str) -> None:
+    queue = ReviewQueue.open(url, votes=2)
+    queue.add_drafts(map(draft, range(3)))
+    for name in ("ada", "bo"):
+        queue.decide(draft(0).identity, name, "accept")
+    queue.decide(draft(1).identity, "ada", "accept")
+    order = []
+    while (now := queue.next_draft("陈")) is not None:
+        order.append(now)
+        queue.decide(now.identity, "陈", "accept")
+    assert order == [draft(2), draft(1), draft(0)], "no vote, one vote, settled"
+    queue.close()
+
+
+def test_a_tie_waits_for_another_person(queue: ReviewQueue) -> None:
+    queue.add_drafts(map(draft, range(2)))
+    queue.decide(draft(0).identity, "ada", "accept")
+    queue.decide(draft(0).identity, "bo", "reject")
+    queue.decide(draft(1).identity, "ada", "accept")
+    assert queue.counts().waiting == 1
+    assert queue.next_draft("陈") == draft(0)
+
+
+# What is said
+
+
+def test_the_last_word_counts_and_history_stays(tmp_path: Path) -> None:
+    queue = ReviewQueue.open(queue_url(tmp_path))
+    queue.add_drafts([draft(0)])
+    identity = draft(0).identity
+    queue.decide(identity, "ada", "reject", reason="dull")
+    queue.decide(identity, "ada", "edit", "livelier")
+    queue.decide(identity, "ada", "edit", "livelier")
+    assert [(one.answer, one.annotators) for one in queue.reviewed()] == [("livelier", ("ada",))]
+    assert queue.counts().annotators == 1
+    queue.close()
+    with sqlite3.connect(tmp_path / "review-queue.sqlite") as file:
+        said = file.execute("select verdict, answer, reason from review_words order by row").fetchall()
+    file.close()
+    assert said == [("reject", "", "dull"), ("edit", "livelier", "")], "a request sent twice is one word"
+
+
+def test_undo_goes_back_word_by_word(queue: ReviewQueue, clock: Clock) -> None:
+    queue.add_drafts([draft(0)])
+    queue.add_comparisons([pair(0)])
+    empty = queue.fingerprint()
+    queue.decide(draft(0).identity, "ada", "accept")
+    after_one = queue.fingerprint()
+    queue.choose(pair(0).identity, "ada", "second", "more exact")
+    queue.decide(draft(0).identity, "bo", "reject")
+    queue.undo("bo")
+    assert queue.undo("ada") == Choice(pair(0), "ada", "second", "more exact", clock.now)
+    assert queue.fingerprint() == after_one
+    assert queue.next_comparison("ada") == pair(0)
+    assert queue.undo("ada") == Decision(draft(0), "ada", "accept", "answer 0", "", clock.now)
+    assert queue.undo("ada") is None
+    assert queue.fingerprint() == empty
+    assert queue.counts().annotators == 0
+
+
+def test_decisions_say_what_was_decided(queue: ReviewQueue, clock: Clock) -> None:
+    queue.add_drafts([draft(0)])
+    identity = draft(0).identity
+    assert queue.decide(identity, " ada ", "edit", " new\r\ntext\n", " because ") == Decision(
+        draft(0), "ada", "edit", "new\ntext", "because", clock.now
+    )
+    assert queue.decide(identity, "ada", "edit", "answer 0\r\n").action == "accept", "an edit that changes nothing"
+    assert queue.decide(identity, "ada", "reject", "ignored").answer == ""
+
+
+def test_words_that_cannot_be_taken_are_refused(queue: ReviewQueue) -> None:
+    queue.add_drafts([draft(0)])
+    queue.add_comparisons([pair(0)])
+    one, two = draft(0).identity, pair(0).identity
+    refused = [
+        lambda: queue.decide(one, "ada", "edit", " \n"),
+        lambda: queue.decide(one, "", "accept"),
+        lambda: queue.decide(one, "x" * 65, "accept"),
+        lambda: queue.decide(one, "a\nb", "accept"),
+        lambda: queue.decide(one, "ada", "edit", "nul \0"),
+        lambda: queue.decide(one, "ada", "reject", reason="half \udc00"),
+        lambda: queue.decide(one, "ada", "maybe"),  # type: ignore[arg-type]
+        lambda: queue.choose(two, "ada", "equal", " no "),
+        lambda: queue.choose(two, "ada", "third", "long enough"),  # type: ignore[arg-type]
+        lambda: queue.next_draft(" "),
+        lambda: queue.undo(""),
+    ]
+    for word in refused:
+        with pytest.raises(RefusedWord):
+            word()
+    for word in (lambda: queue.decide(two, "ada", "accept"), lambda: queue.choose(one, "ada", "first", "because")):
+        with pytest.raises(UnknownItem):
+            word()
+    assert queue.counts().annotators == 0
+
+
+# What is learnt
+
+
+def expected_outcome(verdicts: list[str], votes: int) -> str | None:
+    """Majority by hand: of drafts first whether to keep, then how; of comparisons the one most people said."""
+    if len(verdicts) < votes:
+        return None
+    said = Counter(verdicts)
+    if set(verdicts) & {"accept", "edit", "reject"}:
+        keep = said["accept"] + said["edit"]
+        if keep != said["reject"] and keep < said["reject"]:
+            return "reject"
+        if keep == said["reject"] or said["accept"] == said["edit"]:
+            return None
+        return "accept" if said["accept"] > said["edit"] else "edit"
+    ranked = said.most_common()
+    return None if len(ranked) > 1 and ranked[0][1] == ranked[1][1] else ranked[0][0]
+
+
+@pytest.mark.parametrize("votes", [1, 2, 3])
+def test_every_outcome_of_up_to_four_people(tmp_path: Path, votes: int) -> None:
+    """All 2 × 34 multisets of verdicts, against a count by hand."""
+    queue = ReviewQueue.open(queue_url(tmp_path), votes=votes)
+    kept, preferred, counted = {}, {}, Counter()
+    cases = [
+        c for size in range(1, 5) for c in itertools.combinations_with_replacement(("accept", "edit", "reject"), size)
+    ]
+    for number, verdicts in enumerate(cases):
+        queue.add_drafts([draft(number)])
+        for person, verdict in enumerate(verdicts):
+            queue.decide(draft(number).identity, f"p{person}", verdict, "edited")  # type: ignore[arg-type]
+        outcome = expected_outcome(list(verdicts), votes)
+        counted[outcome] += 1
+        if outcome in ("accept", "edit"):
+            kept[draft(number).identity] = "edited" if outcome == "edit" else f"answer {number}"
+    cases = [
+        c for size in range(1, 5) for c in itertools.combinations_with_replacement(("first", "second", "equal"), size)
+    ]
+    for number, verdicts in enumerate(cases):
+        queue.add_comparisons([pair(number)])
+        for person, verdict in enumerate(verdicts):
+            queue.choose(pair(number).identity, f"p{person}", verdict, f"reason {verdict}")  # type: ignore[arg-type]
+        outcome = expected_outcome(list(verdicts), votes)
+        counted[None if outcome is None else "compared"] += 1
+        if outcome in ("first", "second"):
+            preferred[pair(number).messages] = (
+                f"{'one' if outcome == 'first' else 'two'} {number}",
+                f"reason {outcome}",
+            )
+    assert {one.draft.identity: one.answer for one in queue.reviewed()} == kept
+    assert {one.messages: (one.chosen, one.reason) for one in queue.preferences()} == preferred
+    now = queue.counts()
+    assert (now.waiting, now.accepted, now.edited, now.rejected, now.compared) == tuple(
+        counted[key] for key in (None, "accept", "edit", "reject", "compared")
+    )
+    queue.close()
+
+
+def test_exports_come_by_identity_with_those_who_agree(queue: ReviewQueue) -> None:
+    queue.add_drafts(map(draft, range(6)))
+    for number in (3, 5, 0):
+        queue.decide(draft(number).identity, "ada", "accept")
+    made = queue.reviewed()
+    assert [one.draft.identity for one in made] == sorted(draft(n).identity for n in (0, 3, 5))
+    assert {one.provenance for one in made} == {"drafted by a model; accepted by ada"}
+    queue.add_comparisons([pair(0)])
+    for name, chosen, reason in (("bo", "second", "shorter"), ("ada", "second", "true"), ("陈", "first", "style")):
+        queue.choose(pair(0).identity, name, chosen, reason)
+    expected = Preference(pair(0).messages, "two 0", "one 0", "true\nshorter", ("ada", "bo"), "en", "advice", "made")
+    assert queue.preferences() == [expected]
+    assert queue.preferences(votes=4) == []
+
+
+def test_of_several_edits_the_most_written_counts(queue: ReviewQueue) -> None:
+    queue.add_drafts([draft(0), draft(1)])
+    for name, text in (("ada", "alone"), ("bo", "shared"), ("陈", "shared")):
+        queue.decide(draft(0).identity, name, "edit", text)
+    for name, text in (("陈", "third"), ("bo", "second")):
+        queue.decide(draft(1).identity, name, "edit", text)
+    made = {one.draft: (one.answer, one.annotators) for one in queue.reviewed()}
+    assert made == {draft(0): ("shared", ("bo", "陈")), draft(1): ("second", ("bo",))}
+
+
+# Properties
+
+
+@st.composite
+def words(draw: st.DrawFn) -> list[tuple[str, int, str, str]]:
+    """Words of people on drafts and comparisons, at most one of a person on an item."""
+    word = st.tuples(
+        st.sampled_from(NAMES),
+        st.integers(0, 3),
+        st.sampled_from(("accept", "edit", "reject", "first", "second", "equal")),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=3, max_size=8).filter(
+            lambda text: len(text.strip()) > 2
+        ),
+    )
+    return draw(st.lists(word, max_size=10, unique_by=lambda w: (w[0], w[1], w[2] in ("accept", "edit", "reject"))))
+
+
+def say(queue: ReviewQueue, name: str, number: int, verdict: str, text: str) -> None:
+    if verdict in ("accept", "edit", "reject"):
+        queue.decide(draft(number).identity, name, verdict, text, text)  # type: ignore[arg-type]
+    else:
+        queue.choose(pair(number).identity, name, verdict, text)  # type: ignore[arg-type]
+
+
+@settings(deadline=None, max_examples=25)
+@given(said=words(), order=st.randoms(use_true_random=False), more=words())
+def test_fingerprint_is_what_was_said_not_when(said: list, order, more: list) -> None:
+    marks = []
+    shuffled = list(said)
+    order.shuffle(shuffled)
+    for sequence, items in ((said, range(4)), (shuffled, range(3, -1, -1))):
+        with tempfile.TemporaryDirectory() as folder:
+            queue = ReviewQueue.open(queue_url(Path(folder)))
+            queue.add_drafts(map(draft, items))
+            queue.add_comparisons(map(pair, items))
+            empty = queue.fingerprint()
+            for word in sequence:
+                say(queue, *word)
+            marks.append(
+                (queue.fingerprint(), queue.reviewed(), queue.preferences(), queue.agreement(), queue.counts())
+            )
+            assert (queue.fingerprint() == empty) == (not said)
+            for word in more:
+                say(queue, *word)
+            while any(queue.undo(name) for name in NAMES):
+                pass
+            assert queue.fingerprint() == empty
+            queue.close()
+    assert marks[0] == marks[1]
+
+
+@settings(deadline=None, max_examples=25)
+@given(numbers=st.lists(st.integers(0, 9), max_size=12), again=st.lists(st.integers(0, 9), max_size=12))
+def test_adding_twice_is_adding_once(numbers: list[int], again: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        queue = ReviewQueue.open(queue_url(Path(folder)))
+        assert queue.add_drafts(map(draft, numbers)) == len(set(numbers))
+        assert queue.add_drafts(map(draft, again)) == len(set(again) - set(numbers))
+        assert queue.add_comparisons(map(pair, numbers)) == len(set(numbers))
+        assert queue.add_comparisons(map(pair, numbers)) == 0
+        assert queue.counts().waiting == len(set(again) | set(numbers)) + len(set(numbers))
+        queue.close()
+
+
+LABELS = st.sampled_from(("accept", "edit", "reject"))
+
+
+@given(st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=30))
+def test_cohens_kappa_by_its_formula(table: list[tuple[str, str]]) -> None:
+    found = measure_agreement([{"ada": a, "bo": b} for a, b in table])
+    observed = sum(a == b for a, b in table) / len(table)
+    chance = 0.0
+    for label in ("accept", "edit", "reject"):
+        chance += sum(a == label for a, _ in table) / len(table) * sum(b == label for _, b in table) / len(table)
+    assert (found.items, found.statistic) == (len(table), "Cohen")
+    assert found.percent == pytest.approx(100 * observed)
+    if chance < 1 - 1e-12:
+        assert found.kappa == pytest.approx((observed - chance) / (1 - chance), abs=1e-9)
+    else:
+        assert found.kappa is None
+
+
+@given(st.lists(st.lists(LABELS, max_size=5), min_size=1, max_size=20))
+def test_fleiss_kappa_by_its_formula(table: list[list[str]]) -> None:
+    people = ["ada", "bo", "陈", "di", "eve"]
+    items = [dict(zip(people, labels, strict=False)) for labels in table]
+    shared = [labels for labels in table if len(labels) > 1]
+    found = measure_agreement(items)
+    assert found.items == len(shared)
+    if max(map(len, table)) < 3:
+        return
+    everything = [label for labels in shared for label in labels]
+    chance = sum((everything.count(label) / len(everything)) ** 2 for label in set(everything))
+    within = []
+    for labels in shared:
+        ordered = [(i, j) for i in range(len(labels)) for j in range(len(labels)) if i != j]
+        within.append(sum(labels[i] == labels[j] for i, j in ordered) / len(ordered))
+    observed = sum(within) / len(within)
+    assert found.statistic == "Fleiss"
+    if chance < 1 - 1e-12:
+        assert found.kappa == pytest.approx((observed - chance) / (1 - chance), abs=1e-9)
+    else:
+        assert found.kappa is None
+
+
+def test_fleiss_kappa_of_the_published_example() -> None:
+    """Fleiss 1971 as worked in the literature: 10 subjects, 14 raters, 5 categories, kappa 0.210."""
+    table = """0 0 0 0 14 | 0 2 6 4 2 | 0 0 3 5 6 | 0 3 9 2 0 | 2 2 8 1 1
+    | 7 7 0 0 0 | 3 2 6 3 0 | 2 5 3 2 2 | 6 5 2 1 0 | 0 2 2 3 7"""
+    items = []
+    for row in table.split("|"):
+        labels = [str(category) for category, count in enumerate(row.split()) for _ in range(int(count))]
+        items.append({f"rater {n}": label for n, label in enumerate(labels)})
+    assert measure_agreement(items).kappa == pytest.approx(0.210, abs=5e-4)
+
+
+def test_agreement_of_nobody_and_of_one_label() -> None:
+    assert measure_agreement([{"ada": "accept"}, {}]).percent is None
+    always = measure_agreement([{"ada": "accept", "bo": "accept"}])
+    assert (always.percent, always.kappa) == (100.0, None)
+
+
+# Several at once
+
+
+def test_four_people_at_once_lose_nothing(url: str) -> None:
+    """Each has a connection of their own and adds the same drafts as they begin."""
+    items = [draft(n) for n in range(30)]
+    failures: list[BaseException] = []
+    barrier = threading.Barrier(4)
+
+    def work(name: str) -> None:
+        try:
+            queue = ReviewQueue.open(url, votes=4)
+            barrier.wait(timeout=60)
+            queue.add_drafts(items)
+            for _ in items:
+                now = queue.next_draft(name)
+                assert now is not None
+                queue.decide(now.identity, name, "edit", f"{name} on {now.answer}")
+            assert queue.next_draft(name) is None
+            queue.close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b", "c", "d")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    queue = ReviewQueue.open(url, votes=4)
+    made = queue.reviewed()
+    assert len(made) == 30
+    assert {one.answer for one in made} == {f"a on answer {n}" for n in range(30)}
+    assert queue.agreement().decisions.items == 30
+    with sa.orm.Session(queue._engine) as session:
+        assert session.scalar(sa.select(sa.func.count(queue_module.Word.row))) == 120
+    queue.close()
+
+
+def test_threads_share_one_queue(queue: ReviewQueue) -> None:
+    queue.add_drafts(map(draft, range(40)))
+    given_out: list[str] = []
+
+    def work(name: str) -> None:
+        for _ in range(10):
+            now = queue.next_draft(name)
+            assert now is not None
+            given_out.append(now.identity)
+            queue.decide(now.identity, name, "accept")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b", "c", "d")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(given_out)) == 40, "while others wait, nobody gets what another has"
+    assert queue.counts().accepted == 40
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nonsense", "no database address"),
+        ("mysql://host/name", "cannot live in mysql"),
+        ("sqlite://", "in memory"),
+        ("sqlite:///no/such/folder/queue.sqlite", "unable to open"),
+    ],
+)
+def test_addresses_that_cannot_be_used(url: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=told):
+        ReviewQueue.open(url)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "review-queue.sqlite").write_text("not a database, but long enough to be told from an empty file" * 9)
+    with pytest.raises(UserError, match="not a database"):
+        ReviewQueue.open(queue_url(tmp_path))
+
+
+def test_a_missing_driver_names_the_remedy_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise ModuleNotFoundError("No module named 'psycopg'")
+
+    monkeypatch.setattr(queue_module.sa, "create_engine", missing)
+    with pytest.raises(UserError, match=r"pip install 'psycopg\[binary\]'") as raised:
+        ReviewQueue.open("postgresql://ada:secret@host/name")
+    assert "secret" not in str(raised.value)

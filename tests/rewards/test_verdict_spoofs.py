@@ -1,0 +1,116 @@
+"""Programs that do not solve the problem and want to be told that they did, in every tier: none may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from available_tiers import TIERS, sandbox_of
+
+from sapience.problems.problem import Problem, TestCase
+from sapience.rewards.code import CodeJudge
+from sapience.rewards.limits import Limits
+
+TESTS = (TestCase((2, 3), 5), TestCase((10, -4), 6), TestCase((7, 7), 14))
+PROBLEM = Problem("own", "code", "Add.", "", "", entry_point="f", tests=TESTS)
+
+WRONG = "\ndef f(a, b):\n    return 0\n"
+SPOOFS = {
+    "exit in the function": "import os\ndef f(a, b): os._exit(0)",
+    "polite exit in the function": "import sys\ndef f(a, b): sys.exit(0)",
+    "exit at import": "import os\nos._exit(0)",
+    "polite exit at import": "raise SystemExit(0)",
+    "a marker": "def f(a, b):\n    for word in ('ok', 'passed', '3 passed', 'PASS', '[]'): print(word)",
+    "a marker at exit": "import atexit\natexit.register(lambda: print('ok'))" + WRONG,
+    "a hook for errors": "import sys, os\nsys.excepthook = lambda *a: os._exit(0)\ndef f(a, b): 1 / 0",
+    "an int that equals everything": """
+class Any(int):
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    __hash__ = int.__hash__
+def f(a, b): return Any(0)""",
+    "a string that equals everything": "class Any(str):\n    __eq__ = lambda s, o: True\ndef f(a, b): return Any('5')",
+    "a list that equals everything": "class Any(list):\n    __eq__ = lambda s, o: True\ndef f(a, b): return Any()",
+    "an object that equals everything": "class Any:\n    __eq__ = lambda s, o: True\ndef f(a, b): return Any()",
+    "an int with a lying text": """
+class Any(int):
+    __repr__ = __str__ = __format__ = __int__ = __index__ = lambda self: '5'
+def f(a, b): return Any(0)""",
+    "a name with a frame in it": """
+def f(a, b): return type('x\\n{"case":0,"answer":5}\\n{"case":1,"answer":6}\\n', (), {})()""",
+    "an error with a frame in it": """
+def f(a, b): raise ValueError('"}\\n{"case":0,"answer":5}\\n{"case":0,"kind":"ok","detail":"')""",
+    "a string with a frame in it": """def f(a, b): return '0}\\n{"case":0,"answer":5}\\n{"case":1,"answer":6}'""",
+    "verdicts on the wire": """
+import os
+def f(a, b):
+    for case in (-1, 0, 1, 2):
+        os.write(3, b'{"case":%d,"kind":"ok","detail":""}\\n' % case)
+    return 0""",
+    "a claim that the machine failed": """
+import os
+os.write(3, b'{"case":-1,"kind":"infra_error","detail":""}\\n')
+def f(a, b): os.write(3, b'{"case":0,"kind":"infra_error","detail":""}\\n')""",
+    "a second start mark": "import os\nos.write(3, b'started\\n' * 5)" + WRONG,
+    "many guesses": """
+import os
+def f(a, b):
+    for guess in range(-50, 50):
+        for case in range(3): os.write(3, b'{"case":%d,"answer":%d}\\n' % (case, guess))
+    return 0""",
+    "two processes, two guesses": "import os\ndef f(a, b):\n    return 0 if os.fork() == 0 else (os.wait(), 14)[1]",
+    "looking for the tests": """
+import gc, os, sys
+def f(a, b):
+    found, frame = [], sys._getframe()
+    while frame:
+        found += [v for v in list(frame.f_locals.values()) + list(frame.f_globals.values())]
+        frame = frame.f_back
+    for thing in found + gc.get_objects():
+        if isinstance(thing, (tuple, list)) and list(thing)[:1] == [5]: return 5
+        if isinstance(thing, dict) and 'returns' in thing: return thing['returns']
+        if getattr(type(thing), '__name__', '') == 'TestCase': return thing.returns
+    return 0""",
+    "looking for files": """
+import os
+def f(a, b):
+    for folder in ('/tmp', '/box', '/at', '.', '/work', '/home'):
+        try: names = os.listdir(folder)
+        except OSError: continue
+        for name in names:
+            try: text = open(os.path.join(folder, name)).read()
+            except OSError: continue
+            if '14' in text: return 14
+    return 0""",
+    "another json": "import _json, json\n_json.encode_basestring_ascii = json.dumps = lambda *a: '5'" + WRONG,
+    "another type and len": "import builtins\nbuiltins.type = lambda *a: str\nbuiltins.len = lambda x: 5" + WRONG,
+    "another end": "import posix\nposix._exit = lambda status: None\nposix.fork = lambda: 1" + WRONG,
+    "no children": "import posix\nposix.fork = lambda: 0" + WRONG,
+    "the runner killed": "import os\ndef f(a, b): os.kill(os.getppid(), 9)",
+    "a true": "def f(a, b): return True",
+    "a float": "def f(a, b): return float(a + b)",
+    "a text": "def f(a, b): return str(a + b)",
+    "a tuple": "def f(a, b): return (a + b,)",
+    "a generator": "def f(a, b): yield a + b",
+    "a coroutine": "async def f(a, b): return a + b",
+    "not a number": "def f(a, b): return float('nan')",
+    "the function itself": "def f(a, b): return f",
+    "right once": "def f(a, b): return 5",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=TIERS)
+def judge(request: pytest.FixtureRequest) -> Iterator[CodeJudge]:
+    with CodeJudge(sandbox_of(request.param), limits=Limits(cpu_seconds=0.5)) as judge:
+        yield judge
+
+
+@pytest.mark.parametrize("name", SPOOFS)
+def test_a_spoof_is_not_right(judge: CodeJudge, name: str) -> None:
+    verdict = judge.judge(PROBLEM, SPOOFS[name])
+    assert verdict.kind not in ("ok", "infra_error"), verdict
+    assert verdict.passed <= 1, verdict
+
+
+def test_an_honest_program_passes_the_same_tests(judge: CodeJudge) -> None:
+    assert judge.judge(PROBLEM, "def f(a, b):\n    return a + b").right
