@@ -36,12 +36,10 @@ def paired_figures(names: Sequence[str], verdicts: Mapping[str, Verdicts]) -> di
     return {"paired": overall, "paired_families": by_family} if overall else {}
 
 
-def expert_figures(
-    models: Sequence[MeasuredModel], verdicts: Mapping[str, Verdicts], domains: Mapping[str, str]
-) -> dict[str, Any]:
+def expert_figures(models: Sequence[MeasuredModel], verdicts: Mapping[str, Verdicts]) -> dict[str, Any]:
     """Experts on the problems of their own domain, and every other model on the same problems.
 
-    `domains` maps families to domains. `expert_accuracy.DOMAIN` and `expert_interval.DOMAIN` are the expert's,
+    `expert_accuracy.DOMAIN` and `expert_interval.DOMAIN` are the expert's,
     `domain_accuracy.MODEL.DOMAIN` and `domain_interval.…` the others', and `domain_paired.MODEL.DOMAIN` is
     [difference, low, high] of the model minus the expert.
     """
@@ -57,7 +55,7 @@ def expert_figures(
         figures["expert_accuracy"][domain] = score.accuracy
         figures["expert_interval"][domain] = list(score.interval)
         for name in others:
-            solved = _flat({f: found for f, found in verdicts[name].items() if domains.get(f) == domain})
+            solved = {problem: right for problem, right in _flat(verdicts[name]).items() if problem in own}
             if not solved:
                 continue
             theirs = score_of(list(solved.values()))

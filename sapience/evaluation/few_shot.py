@@ -15,8 +15,9 @@ from sapience.problems.families import generate as generate_problems
 from sapience.problems.plain import SEPARATOR, few_shot_prompt
 from sapience.problems.problem import Problem
 
-BATCH = 256
-"""Prompts that are answered together."""
+MOST_ROWS = 256
+MOST_TOKENS = 32_768
+"""Prompts, and tokens of them, that are answered together: many at once is fast, and memory has to hold them."""
 
 
 class Vocabulary(Protocol):
@@ -62,13 +63,20 @@ def few_shot_answers(
         ]
         stops = stop_tokens(tokenizer, end)
         encoded = [tokens for _, tokens, _ in asked]
-        completions = generate(model, encoded, answer_tokens, stop_ids=stops, seed=seed, batch_size=BATCH)
+        completions = generate(
+            model, encoded, answer_tokens, stop_ids=stops, seed=seed, batch_size=rows_at_once(encoded)
+        )
         for place, (prompt, _, number), completion in zip(places, asked, completions, strict=True):
             tokens = [token for token in completion.tokens if token != tokenizer.eos_id]
             text = tokenizer.decode(tokens).split(end)[0]
             length = len(completion.tokens)
             said[place] = Said(problems[place], prompt, number, text, length, completion.finished)
     return [said[place] for place in range(len(problems))]
+
+
+def rows_at_once(prompts: Sequence[Sequence[int]]) -> int:
+    """How many of the prompts to answer together; answers do not depend on it."""
+    return max(1, min(MOST_ROWS, MOST_TOKENS // max(map(len, prompts), default=1)))
 
 
 def fitting_prompt(

@@ -39,9 +39,9 @@ MADE = {
     "extend": "the base model with a longer context",
     "specialise": "one expert for each domain",
     "distill": "right answers of the experts, and drafts of everyday ones",
-    "review": "everyday answers that people have read",
+    "review": "everyday answers that passed review",
     "finetune": "an assistant that answers (SFT)",
-    "reward": "a model of what people prefer",
+    "reward": "a judge of what no rule can tell",
     "reinforce": "the assistant, aligned by its own answers (RL)",
     "evaluate": "scores on what no model was trained on",
     "report": "this run on one page",
@@ -148,7 +148,7 @@ def _review(figures: Figures) -> list[str]:
 def _reward(figures: Figures) -> list[str]:
     if "pair_accuracy" not in figures:
         return nested_figures(figures)
-    return [f"{percent(figures['pair_accuracy'])} of held-out pairs ranked as people did"]
+    return [f"{percent(figures['pair_accuracy'])} of held-out pairs put in the right order"]
 
 
 def nested_figures(figures: Figures) -> list[str]:

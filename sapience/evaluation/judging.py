@@ -12,6 +12,7 @@ from typing import Protocol
 from sapience.problems.problem import Problem
 from sapience.problems.scoring import score
 from sapience.recipe.errors import UserError
+from sapience.recipe.rewards import RewardsSection
 from sapience.rewards.mathematics import judge_answer
 from sapience.rewards.verdict import Verdict
 
@@ -55,7 +56,7 @@ class OpenJudge:
 
 
 @contextmanager
-def open_judge(code: bool) -> Iterator[OpenJudge]:
+def open_judge(code: bool, section: RewardsSection) -> Iterator[OpenJudge]:
     """The rules with a sandbox; without one where there is no `code` to execute or no sandbox holds on this machine."""
     if not code:
         yield OpenJudge(TextJudge(), False)
@@ -64,7 +65,9 @@ def open_judge(code: bool) -> Iterator[OpenJudge]:
 
     with ExitStack() as stack:
         try:
-            ready = OpenJudge(stack.enter_context(RuleJudge()), True)
+            rules = stack.enter_context(RuleJudge(section))
+            _ = rules.sandbox  # chosen and tested now: a refusal has to come before the answers
+            ready = OpenJudge(rules, True)
         except UserError as error:
             ready = OpenJudge(TextJudge(), False, str(error))
         yield ready

@@ -1,11 +1,14 @@
 """Which models are measured, and how each is to be asked: a base model few-shot, an assistant in the chat format."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sapience.problems.problem import Problem
 from sapience.recipe.errors import UserError
+from sapience.recipe.specialise import SpecialiseSection
 from sapience.run import StageContext, read_manifest, resolve_model
 
 Kind = Literal["base", "assistant", "expert"]
@@ -26,11 +29,22 @@ class MeasuredModel:
     name: str
     folder: Path
     kind: Kind
+    families: tuple[str, ...] = ()
+    """The problem families an expert was raised on; empty where the recipe does not say."""
 
     @property
     def domain(self) -> str:
         """What an expert is an expert in; empty for other models."""
         return self.name.removeprefix(EXPERT) if self.kind == "expert" else ""
+
+    def own(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Those that the model is asked: an expert is asked its own families, or, where the recipe does not say which they
+        are, the problems of its domain; other models are asked all."""
+        if self.kind != "expert":
+            return list(problems)
+        if self.families:
+            return [problem for problem in problems if problem.family in self.families]
+        return [problem for problem in problems if problem.domain == self.domain]
 
     @property
     def origin(self) -> str:
@@ -54,7 +68,7 @@ def measured_models(context: StageContext) -> list[MeasuredModel]:
     ]
     if "specialise" in context.inputs:
         configs = sorted(context.inputs["specialise"].glob("*/model/config.json"))
-        models += [MeasuredModel(EXPERT + path.parent.parent.name, path.parent, "expert") for path in configs]
+        models += [_expert(path.parent.parent.name, path.parent, context.recipe.specialise) for path in configs]
     if not models:
         raise UserError(
             "there is nothing to evaluate: run pretrain or extend first, or name models under evaluate.models"
@@ -71,6 +85,11 @@ def has_chat_template(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and bool(config.get("chat_template"))
+
+
+def _expert(domain: str, folder: Path, section: SpecialiseSection) -> MeasuredModel:
+    known = section.experts.get(domain)
+    return MeasuredModel(EXPERT + domain, folder, "expert", tuple(known.problems.families) if known else ())
 
 
 def _named(name: str, folder: Path, chat_models: tuple[str, ...] | None) -> MeasuredModel:

@@ -140,9 +140,9 @@ class Measuring:
         """One kind of question in the chat format; an expert is asked problems of its own domain only, and no wishes."""
         chat, seed, limit = ChatFormat(self.tokenizer), self.measurement.seed, self.section.chat_answer_tokens
         if step == "problems":
-            problems = self._own(self.measurement.problems)
+            problems = self.measured.own(self.measurement.problems)
             self._file_answers(zero_shot_answers(self.model, chat, problems, answer_tokens=limit, seed=seed))
-        elif step == "repeated problems" and (repeated := self._own(self.measurement.repeated)):
+        elif step == "repeated problems" and (repeated := self.measured.own(self.measurement.repeated)):
             self.figures["answers"]["consistency"] = consistency(
                 self.model, chat, repeated, self.section.repeats,
                 temperature=self.section.repeat_temperature, answer_tokens=limit, seed=seed,
@@ -152,12 +152,15 @@ class Measuring:
             self.figures["behaviour"] = behaviour_figures(answers)
             self.samples += [{"kind": "wish", **answer.record()} for answer in answers]
         elif step == "prompts side by side":
-            said = chat_side_answers(self.model, chat, self.measurement.questions, limit, seed)
-            self.figures["side_by_side"] = said
+            own = [question for question in self.measurement.questions if self._answers(question)]
+            said = iter(chat_side_answers(self.model, chat, own, limit, seed))
+            self.figures["side_by_side"] = [
+                next(said) if self._answers(question) else None for question in self.measurement.questions
+            ]
 
-    def _own(self, problems: list[Problem]) -> list[Problem]:
-        expert = self.measured.kind == "expert"
-        return [problem for problem in problems if not expert or problem.domain == self.measured.domain]
+    def _answers(self, question: SideQuestion) -> bool:
+        """An expert answers problems of its own only."""
+        return self.measured.kind != "expert" or bool(question.problem and self.measured.own([question.problem]))
 
     def _file_answers(self, said: list[Said]) -> None:
         if not said:

@@ -14,7 +14,6 @@ from sapience.evaluation.wording import listing, percent
 
 _LONGEST_ANSWER = 300
 """Letters of an answer that are shown; what goes on and on is cut."""
-_EXPERT = "expert-"
 _BEHAVIOUR = {
     "refused": "harmful: refused",
     "answered": "harmless: answered",
@@ -32,8 +31,10 @@ def changed_section(run: RunRecord) -> PageSection | None:
     return PageSection(
         "changed",
         "What post-training changed: in plain words",
-        "A change is claimed only where its 95 % interval leaves out zero. “No reliable change” does not mean none: with "
-        "this many questions it cannot be told from chance. All of it is of one training run; another seed may differ.",
+        "A change is claimed only where its 95 % interval leaves out zero; of a family, where chance would split gains and "
+        "losses so unevenly in less than one case of twenty, which with twenty families happens to one without cause. “No "
+        "reliable change” does not mean none: with this many questions it cannot be told from chance. All of it is of one "
+        "training run; another seed may differ.",
         sentences=sentences,
     )
 
@@ -109,7 +110,7 @@ def behaviour_section(run: RunRecord) -> PageSection | None:
 
 
 def side_by_side_section(run: RunRecord) -> PageSection | None:
-    """The same prompts answered by each model; an expert is shown on problems of its own domain."""
+    """The same prompts answered by each model; None, where an expert was not asked, is left out."""
     record = run.document("evaluate", "side_by_side.json")
     if not isinstance(record, dict) or not record.get("prompts") or not record.get("answers"):
         return None
@@ -119,7 +120,7 @@ def side_by_side_section(run: RunRecord) -> PageSection | None:
         passages = [
             Passage(label(name), "", clipped(answers[place]))
             for name, answers in record["answers"].items()
-            if place < len(answers) and (not name.startswith(_EXPERT) or name == f"{_EXPERT}{prompt.get('domain')}")
+            if place < len(answers) and answers[place] is not None
         ]
         asked = " – ".join(f"“{turn}”" for turn in said)
         quotes.append(Quote(f"{prompt.get('name', 'prompt')}: {asked}", passages))
@@ -127,7 +128,7 @@ def side_by_side_section(run: RunRecord) -> PageSection | None:
         "side",
         "Side by side: the same prompts at every stage",
         "Each model's most likely answer, nothing chosen by hand. A base model does not know that it is being talked to: it "
-        "goes on with text. Fine-tuning teaches it to answer, reinforcement to answer better.",
+        "goes on with text. Experts answer problems of their own domain only.",
         quotes=quotes,
     )
 

@@ -35,8 +35,8 @@ def teachers_section(run: RunRecord, recipe: Recipe) -> PageSection | None:
         "teachers",
         "Where its answers come from: experts, distillation, people",
         "An expert is the base model trained on one domain alone. Experts answer training problems, only right answers are "
-        "kept and taught to one model that is to know all domains. Everyday answers are read by people first. Pairs of a "
-        "better and a worse answer teach a reward model what people prefer where no rule can tell.",
+        "kept and taught to one model that is to know all domains. Everyday answers wait for people, unless the recipe lets "
+        "some pass. Pairs of a better and a worse answer teach a reward model what to prefer where no rule can tell.",
         sentences,
         pictures,
         tables,
@@ -195,7 +195,7 @@ def _reward_model(figures: Mapping[str, Any]) -> Picture | None:
     if not rows:
         return None
     svg = bar_chart(rows, ["right"], percent, "Pairs that the reward model ranks right, by category", highest=1.0)
-    return Picture(svg, "Held-out pairs ranked as people ranked them; chance is 50 %.", "Reward model")
+    return Picture(svg, "Held-out pairs in which it puts the better answer first; chance is 50 %.", "Reward model")
 
 
 def _distilled(figures: Mapping[str, Any]) -> Table | None:
@@ -238,5 +238,7 @@ def _told(run: RunRecord) -> list[str]:
     pairs = run.figures("reward").get("pair_accuracy")
     if isinstance(pairs, (int, float)):
         told = with_interval(pairs, run.figures("reward").get("pair_interval"))
-        sentences.append(f"The reward model ranks {told} of the held-out pairs as people did; chance is 50 %.")
+        sentences.append(
+            f"The reward model puts the better answer first in {told} of the held-out pairs; chance is 50 %."
+        )
     return sentences

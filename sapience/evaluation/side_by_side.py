@@ -10,7 +10,7 @@ from typing import Any
 
 from sapience.corpus.chat import ChatFormat, Message
 from sapience.corpus.tokenizer import Tokenizer
-from sapience.evaluation.few_shot import BATCH, few_shot_answers, stop_tokens
+from sapience.evaluation.few_shot import few_shot_answers, rows_at_once, stop_tokens
 from sapience.evaluation.zero_shot import chat_completions
 from sapience.inference.generate import generate
 from sapience.model.transformer import Transformer
@@ -34,7 +34,6 @@ class SideQuestion:
             "name": self.name,
             "messages": [{"role": roles[place % 2], "content": turn} for place, turn in enumerate(self.turns)],
             "expected": self.problem.answer if self.problem else None,
-            "domain": self.problem.domain if self.problem else None,
         }
 
 
@@ -72,7 +71,9 @@ def plain_side_answers(
     others = [question for question in questions if question.problem is None]
     prompts = [[tokenizer.bos_id, *tokenizer.encode(f"Problem: {' '.join(q.turns)}\nAnswer:")] for q in others]
     stops = stop_tokens(tokenizer, "\n")
-    completions = generate(model, prompts, section.answer_tokens, stop_ids=stops, seed=seed, batch_size=BATCH)
+    completions = generate(
+        model, prompts, section.answer_tokens, stop_ids=stops, seed=seed, batch_size=rows_at_once(prompts)
+    )
     texts = (tokenizer.decode([t for t in done.tokens if t != tokenizer.eos_id]) for done in completions)
     said = iter(text.split("\n")[0].strip() for text in texts)
     return [next(said) if question.problem is None else next(solved) for question in questions]

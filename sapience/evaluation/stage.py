@@ -51,12 +51,12 @@ def run_evaluate(context: StageContext) -> dict[str, Any]:
     a model."""
     models = measured_models(context)
     problems, repeated = drawn_problems(context)
-    with open_judge(any(is_code(problem) for problem in problems)) as judge:
+    with open_judge(any(is_code(problem) for problem in problems), context.recipe.rewards) as judge:
         asked = without_unjudgeable(problems, repeated, judge)
         measurement = _measurement(context, models, asked, judge)
         parts = {model.name: _part(context, model, measurement, judge) for model in models}
     xz = {domain: xz_bits_per_byte(texts) for domain, texts in measurement.held_out.texts.items()}
-    results = {**_together(models, parts, asked.problems), "xz_bits_per_byte": xz}
+    results = {**_together(models, parts), "xz_bits_per_byte": xz}
     results |= {"problems": len(asked.problems), "judge": judge.judge.description}
     if asked.left_out:
         results["left_out"] = {"families": asked.left_out, "why": judge.reason}
@@ -137,9 +137,7 @@ def _part(context: StageContext, model: MeasuredModel, measurement: Measurement,
     return measuring.figures
 
 
-def _together(
-    models: Sequence[MeasuredModel], parts: dict[str, dict[str, Any]], problems: Sequence[Problem]
-) -> dict[str, Any]:
+def _together(models: Sequence[MeasuredModel], parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The figures of all models by key and model, what they say about one another, and the last assistant's headline."""
     line = [model.name for model in models if model.kind != "expert"]
     figures: dict[str, Any] = {
@@ -147,7 +145,7 @@ def _together(
     }
     verdicts = {name: part.get("verdicts", {}) for name, part in parts.items()}
     figures |= paired_figures(line, verdicts)
-    figures |= expert_figures(models, verdicts, {problem.family: problem.domain for problem in problems})
+    figures |= expert_figures(models, verdicts)
     assistants = [parts[model.name] for model in models if model.kind == "assistant"]
     if assistants:
         figures |= headline(assistants[-1].get("behaviour", {}))

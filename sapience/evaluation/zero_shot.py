@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sapience.corpus.chat import ChatFormat, Message
 from sapience.evaluation.answers import Said
-from sapience.evaluation.few_shot import BATCH
+from sapience.evaluation.few_shot import rows_at_once
 from sapience.evaluation.judging import is_code
 from sapience.inference.generate import Completion, generate
 from sapience.model.transformer import Transformer
@@ -39,8 +39,8 @@ def chat_completions(
     temperature: float = 0.0,
 ) -> list[Completion]:
     """What the assistant says after each prompt, up to its eos."""
-    stops = {chat.tokenizer.eos_id}
-    return generate(model, prompts, answer_tokens, temperature=temperature, stop_ids=stops, seed=seed, batch_size=BATCH)
+    stops, rows = {chat.tokenizer.eos_id}, rows_at_once(prompts)
+    return generate(model, prompts, answer_tokens, temperature=temperature, stop_ids=stops, seed=seed, batch_size=rows)
 
 
 def consistency(

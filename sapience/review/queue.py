@@ -83,7 +83,7 @@ class Word(Table):
 
 def queue_url(run: Path) -> str:
     """Where a run's queue lies unless told otherwise: beside the stages' folders, which a changed recipe empties."""
-    return f"sqlite:///{run / 'review-queue.sqlite'}"
+    return f"sqlite:///{run / 'review.sqlite'}"
 
 
 class ReviewQueue:
@@ -324,7 +324,7 @@ class ReviewQueue:
         words: dict[int, list[Word]] = defaultdict(list)
         with Session(self._engine) as session:
             found = session.execute(query.where(Item.kind == kind, outcome.in_(outcomes))).all()
-            for word in session.scalars(sa.select(Word).join(Item).where(Item.kind == kind, _standing())):
+            for word in session.scalars(sa.select(Word).where(_standing())):
                 words[word.item].append(word)
         for item, settled in sorted(found, key=lambda pair: pair[0].identity):
             yield item, str(settled), sorted(words[item.row], key=lambda word: word.annotator)

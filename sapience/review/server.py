@@ -20,14 +20,15 @@ GRACE_SECONDS = 5
 """How long requests under way may take after Ctrl-C."""
 
 
-def serve(run: Path, url: str | None, port: int, open_browser: bool) -> None:
+def serve(run: Path, url: str | None, port: int, open_browser: bool, votes: int = 1) -> None:
     """Serve a run's queue, or the one at a database address, on a port of 127.0.0.1 (0: any free one).
 
+    An item counts as waiting until `votes` people said something of it.
     Raises UserError for a run that is not there, a queue that cannot be opened, or a port that cannot be had.
     """
     if url is None and not run.is_dir():
         raise UserError(f"there is no run {run}: give the run whose answers wait, or a queue's database address")
-    queue = ReviewQueue.open(url or queue_url(run))
+    queue = ReviewQueue.open(url or queue_url(run), votes)
     try:
         with _listen(port) as listener:
             address = f"http://{HOST}:{listener.getsockname()[1]}/"

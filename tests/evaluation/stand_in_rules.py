@@ -11,6 +11,7 @@ from sapience.problems.demonstration import demonstration
 from sapience.problems.problem import Problem
 from sapience.problems.scoring import score
 from sapience.recipe.errors import UserError
+from sapience.recipe.rewards import RewardsSection
 from sapience.rewards.verdict import Verdict
 
 
@@ -18,6 +19,13 @@ class StandInRules:
     """Right is the demonstrated answer and nothing else; executes nothing."""
 
     description = "stand-in for a sandbox"
+
+    def __init__(self, section: RewardsSection) -> None:
+        self.section = section
+
+    @property
+    def sandbox(self) -> str:
+        return "nothing"
 
     def __enter__(self) -> "StandInRules":
         return self
@@ -37,7 +45,8 @@ class StandInRules:
 class NoSandbox(StandInRules):
     """What the rules do where no sandbox holds."""
 
-    def __enter__(self) -> "StandInRules":
+    @property
+    def sandbox(self) -> str:
         raise UserError("untrusted programs cannot be contained on this machine")
 
 

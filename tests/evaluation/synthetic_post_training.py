@@ -137,7 +137,6 @@ def _evaluation(folder: Path) -> None:
             "name": "largest",
             "messages": [{"role": "user", "content": "Which is the largest: 3, 4?"}],
             "expected": "4",
-            "domain": "math",
         },
         {
             "name": "several turns",
@@ -149,8 +148,11 @@ def _evaluation(folder: Path) -> None:
             "expected": None,
         },
     ]
-    answers = {name: [f"{name} says 4", f"{name} says {HOSTILE}"] for name in (*MODELS, "expert-math")}
+    answers: dict[str, list[str | None]] = {
+        name: [f"{name} says 4", f"{name} says {HOSTILE}"] for name in (*MODELS, "expert-math")
+    }
     answers["base"][1] = ""
+    answers["expert-math"][1] = None
     answers["extended"][1] = "on and on " * 80
     side = {"prompts": prompts, "answers": answers}
     (folder / "side_by_side.json").write_text(json.dumps(side), encoding="utf-8")

@@ -24,10 +24,12 @@ from sapience.problems.everyday import BehaviourPrompt
 from sapience.problems.families import generate as generate_problems
 from sapience.recipe.evaluate import EvaluateSection, SidePrompt
 from sapience.recipe.model import ModelSection
+from sapience.recipe.rewards import RewardsSection
 from sapience.rewards.verdict import Verdict
 
 CHAT = ChatFormat(ByteTokenizer())  # type: ignore[arg-type]
 MODEL = Transformer(ModelSection(vocab_size=259, hidden_size=32, num_hidden_layers=2))
+RULES = StandInRules(RewardsSection())
 PROBLEMS = [problem for family in ("maxn", "codefn") for problem in generate_problems(family, "test", 6, 3)]
 
 
@@ -56,7 +58,7 @@ def test_the_question_alone_is_asked_in_the_chat_format(monkeypatch: pytest.Monk
     asked = saying(monkeypatch, lambda question, _: right[question])
     said = zero_shot_answers(MODEL, CHAT, PROBLEMS, answer_tokens=300, seed=0)
     assert asked == [CHAT.prompt([Message("user", problem.question)]) for problem in PROBLEMS]
-    answers = judged_answers(said, StandInRules(), plain=False)
+    answers = judged_answers(said, RULES, plain=False)
     assert all(answer.correct and answer.formatted for answer in answers)
     assert [one.tokens for one in said] == [len(CHAT.answer(right[problem.question])) for problem in PROBLEMS]
     assert manner(answers)["format_rate"] == 1.0
@@ -73,7 +75,7 @@ def test_the_format_asks_for_an_end_and_a_box_or_a_block(monkeypatch: pytest.Mon
     }
     chosen = [problem for problem in PROBLEMS if problem.question in said_to]
     saying(monkeypatch, lambda question, _: said_to[question])
-    answers = judged_answers(zero_shot_answers(MODEL, CHAT, chosen, answer_tokens=50, seed=0), StandInRules(), False)
+    answers = judged_answers(zero_shot_answers(MODEL, CHAT, chosen, answer_tokens=50, seed=0), RULES, False)
     assert [answer.formatted for answer in answers] == [True, False, False, True, False, False]
     figures = manner(answers)
     assert figures["format_rate"] == pytest.approx(2 / 6)
@@ -91,7 +93,9 @@ def test_what_nobody_could_judge_is_neither_right_nor_wrong(monkeypatch: pytest.
             return [Verdict(kind) for kind in kinds]  # type: ignore[arg-type]
 
     saying(monkeypatch, lambda question, _: "1")
-    answers = judged_answers(zero_shot_answers(MODEL, CHAT, PROBLEMS[:6], answer_tokens=9, seed=0), Failing(), False)
+    answers = judged_answers(
+        zero_shot_answers(MODEL, CHAT, PROBLEMS[:6], answer_tokens=9, seed=0), Failing(RewardsSection()), False
+    )
     score = overall_score(answers)
     assert (score.right, score.problems) == (3, 4)
     assert manner(answers)["unjudged"] == 2
@@ -168,7 +172,7 @@ def test_a_prompt_is_a_family_or_turns_that_end_with_the_user() -> None:
 
 def test_without_a_sandbox_texts_are_judged_and_code_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     install_rules(monkeypatch, NoSandbox)
-    with open_judge(code=True) as judge:
+    with open_judge(True, RewardsSection()) as judge:
         assert not judge.executes
         assert "cannot be contained" in judge.reason
     number, program = PROBLEMS[0], PROBLEMS[6]
@@ -181,11 +185,25 @@ def test_without_a_sandbox_texts_are_judged_and_code_is_refused(monkeypatch: pyt
         TextJudge().judge_texts([program], [program.answer], plain=True)
 
 
+def test_programs_of_base_models_and_of_assistants_are_executed() -> None:
+    """Neither text is the canonical one; right is what passes the hidden tests."""
+    program = next(problem for problem in PROBLEMS if problem.domain == "code")
+    other = program.answer.replace("def f(", "def g(") + "\n\nf = g"
+    with open_judge(True, RewardsSection()) as judge:
+        if not judge.executes:
+            pytest.skip(judge.reason)
+        chat = [f"Sure:\n```python\n{text}\n```" for text in (other, "def f(x): return None")]
+        assert [v.right for v in judge.judge.judge_texts([program] * 2, chat)] == [True, False]
+        plain = [program.answer.replace("    ", "  "), "def f(x): return None"]
+        assert [v.right for v in judge.judge.judge_texts([program] * 2, plain, plain=True)] == [True, False]
+        assert judge.judge.description
+
+
 def test_the_sandbox_is_opened_for_code_only(monkeypatch: pytest.MonkeyPatch) -> None:
     install_rules(monkeypatch)
-    with open_judge(code=True) as judge:
+    with open_judge(True, RewardsSection()) as judge:
         assert judge.executes
         assert judge.judge.description == "stand-in for a sandbox"
     install_rules(monkeypatch, None)
-    with open_judge(code=False) as judge:
+    with open_judge(False, RewardsSection()) as judge:
         assert not judge.executes

@@ -18,11 +18,15 @@ from sapience.corpus.shards import write_shard
 from sapience.evaluation import measurement, stage
 from sapience.evaluation.bits_per_byte import bits_per_byte, xz_bits_per_byte
 from sapience.evaluation.held_out import held_out_sample
+from sapience.evaluation.measured_models import MeasuredModel, measured_models
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
+from sapience.problems.families import generate as generate_problems
 from sapience.recipe import Recipe, UserError
 from sapience.recipe.evaluate import EvaluateSection, SidePrompt
 from sapience.recipe.model import ModelSection
+from sapience.recipe.problem_sets import ProblemSetSection
+from sapience.recipe.specialise import ExpertSection, SpecialiseSection
 from sapience.run import ProgressTask, StageContext
 
 SECTION = EvaluateSection(
@@ -195,11 +199,28 @@ def test_every_kind_of_model_is_asked_in_its_own_way(chat_run: Path, monkeypatch
     side = json.loads((chat_run / "evaluate" / "side_by_side.json").read_text())
     assert [prompt["name"] for prompt in side["prompts"]] == ["sum", "hello"]
     assert set(side["answers"]) == {*figures["accuracy"], "expert-math", "expert-code"}
-    assert all(len(said) == 2 for said in side["answers"].values())
+    asked = {name: [answer is not None for answer in said] for name, said in side["answers"].items()}
+    assert asked == {key: [True, True] for key in figures["accuracy"]} | {
+        "expert-math": [True, False], "expert-code": [False, False],
+    }  # fmt: skip
     (chat_run / "evaluate" / "part-reinforce.json").unlink()
     given, progress = context(chat_run, section)
     assert stage.run_evaluate(given) == figures
     assert list(progress.bars) == ["measuring reinforce"]
+
+
+def test_an_expert_is_asked_the_families_it_was_raised_on(tmp_path: Path) -> None:
+    section = SpecialiseSection(experts={"order": ExpertSection(problems=ProblemSetSection(families={"copy": 1}))})
+    for name in ("order", "code"):
+        (tmp_path / "specialise" / name / "model").mkdir(parents=True)
+        (tmp_path / "specialise" / name / "model" / "config.json").write_text("{}")
+    inputs = {"specialise": tmp_path / "specialise"}
+    given = StageContext(Recipe(specialise=section), tmp_path, tmp_path, inputs, Progress())
+    code, order = measured_models(given)
+    problems = [p for family in ("maxn", "copy", "codefn") for p in generate_problems(family, "test", 2, 0)]
+    assert [p.family for p in order.own(problems)] == ["copy"] * 2
+    assert [p.family for p in code.own(problems)] == ["codefn"] * 2  # unknown to the recipe: its domain
+    assert MeasuredModel("finetune", tmp_path, "assistant").own(problems) == problems
 
 
 def test_before_and_after_post_training_the_same_bytes_are_read(chat_run: Path) -> None:

@@ -10,7 +10,7 @@ from tiny_language_model import ByteTokenizer
 
 from sapience.evaluation import few_shot
 from sapience.evaluation.answers import Answer, family_scores, judged_answers
-from sapience.evaluation.few_shot import few_shot_answers, fitting_prompt, stop_tokens
+from sapience.evaluation.few_shot import few_shot_answers, fitting_prompt, rows_at_once, stop_tokens
 from sapience.evaluation.stage import family_names
 from sapience.inference.generate import Completion
 from sapience.model.transformer import Transformer
@@ -18,6 +18,7 @@ from sapience.problems.families import generate as generate_problems
 from sapience.problems.problem import is_test
 from sapience.recipe.errors import UserError
 from sapience.recipe.model import ModelSection
+from sapience.recipe.rewards import RewardsSection
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, said: Sequence[str]) -> list[str]:
@@ -41,7 +42,9 @@ def ask(family: str, count: int, **settings: int) -> list[Answer]:
     model = Transformer(ModelSection(vocab_size=259))
     amounts = {"shots": 2, "window": 1000, "answer_tokens": 200, "seed": 5, **settings}
     problems = generate_problems(family, "test", count, amounts["seed"])
-    return judged_answers(few_shot_answers(model, ByteTokenizer(), problems, **amounts), StandInRules(), plain=True)
+    return judged_answers(
+        few_shot_answers(model, ByteTokenizer(), problems, **amounts), StandInRules(RewardsSection()), plain=True
+    )
 
 
 @pytest.mark.parametrize("family", ["maxn", "numword", "codefn"])
@@ -111,6 +114,13 @@ def test_a_real_model_is_asked_and_repeats_itself() -> None:
     first = few_shot_answers(model, ByteTokenizer(), problems, **amounts)
     assert first == few_shot_answers(model, ByteTokenizer(), problems, **amounts)
     assert [one.problem for one in first] == problems
+
+
+def test_long_prompts_are_answered_few_at_a_time() -> None:
+    assert rows_at_once([[1] * 100] * 9) == 256
+    assert rows_at_once([[1], [1] * 4096]) == 8
+    assert rows_at_once([[1] * 100_000]) == 1
+    assert rows_at_once([]) == 256
 
 
 def test_unknown_family_names_the_known_ones() -> None:

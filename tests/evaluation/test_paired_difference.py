@@ -101,8 +101,8 @@ def test_experts_stand_beside_others_on_their_own_problems() -> None:
         "finetune": {"codefn": {"a": True, "b": False}, "maxn": {"c": True}},
         "expert-code": {"codefn": {"a": True, "b": True}},
     }
-    figures = expert_figures(models, verdicts, {"codefn": "code", "maxn": "math"})
+    figures = expert_figures(models, verdicts)
     assert figures["expert_accuracy"] == {"code": 1.0}
     assert figures["domain_accuracy"] == {"finetune": {"code": 0.5}}
     assert figures["domain_paired"]["finetune"]["code"][0] == -0.5
-    assert expert_figures(models[:1], verdicts, {}) == {}
+    assert expert_figures(models[:1], verdicts) == {}

@@ -48,7 +48,7 @@ def test_shows_the_figures_of_every_stage(run: Path) -> None:
         "3,210 distilled answers were right, and kept.",
         "original: question and plain answer 62 % 8.4",
         "everyday answers 3 50 7 4 87 %",
-        "ranks 81 % of the held-out pairs",
+        "the better answer first in 81 % of the held-out pairs",
         "aligned (RL) all 92 % (82–96) 82 %",
         "several turns: “I am Ada.” – “Hello Ada.” – “Who am I?",
         "harmful True",
@@ -174,7 +174,7 @@ def test_journey_table_tells_of_the_new_stages(run: Path) -> None:
     )
     assert told["review"] == "3 waiting; 50 accepted; 7 edited; 4 rejected; 87 % agreement of readers"
     assert told["specialise"] == "right math 0.6; right code 0.3"
-    assert told["reward"] == "81 % of held-out pairs ranked as people did"
+    assert told["reward"] == "81 % of held-out pairs put in the right order"
     assert "aligned (RL): 32 % of unseen problems (27 % to 39 %)" in told["evaluate"]
     assert "wishes: 92 % of harmful ones refused and 82 % of harmless ones answered" in told["evaluate"]
     assert "math expert: 70 %" in told["evaluate"]

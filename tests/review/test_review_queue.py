@@ -175,6 +175,15 @@ def test_a_lease_holds_one_item_of_each_kind(queue: ReviewQueue) -> None:
     assert queue.next_comparison("bo") == pair(1)
 
 
+def test_undo_frees_what_was_on_the_screen(queue: ReviewQueue) -> None:
+    queue.add_drafts(map(draft, range(3)))
+    queue.decide(draft(0).identity, "ada", "accept")
+    assert queue.next_draft("ada") == draft(1)
+    queue.undo("ada")
+    assert queue.next_draft("bo") == draft(1)
+    assert queue.next_draft("ada") == draft(0)
+
+
 def test_what_still_needs_votes_comes_first(url: str) -> None:
     queue = ReviewQueue.open(url, votes=2)
     queue.add_drafts(map(draft, range(3)))
@@ -210,11 +219,13 @@ def test_the_last_word_counts_and_history_stays(tmp_path: Path) -> None:
     queue.decide(identity, "ada", "edit", "livelier")
     assert [(one.answer, one.annotators) for one in queue.reviewed()] == [("livelier", ("ada",))]
     assert queue.counts().annotators == 1
+    queue.undo("ada")
+    assert queue.reviewed() == [], "the word before counts again"
     queue.close()
-    with sqlite3.connect(tmp_path / "review-queue.sqlite") as file:
-        said = file.execute("select verdict, answer, reason from review_words order by row").fetchall()
+    with sqlite3.connect(tmp_path / "review.sqlite") as file:
+        said = file.execute("select verdict, answer, reason, withdrawn from review_words order by row").fetchall()
     file.close()
-    assert said == [("reject", "", "dull"), ("edit", "livelier", "")], "a request sent twice is one word"
+    assert said == [("reject", "", "dull", 0), ("edit", "livelier", "", 1)], "a request sent twice is one word"
 
 
 def test_undo_goes_back_word_by_word(queue: ReviewQueue, clock: Clock) -> None:
@@ -554,7 +565,7 @@ def test_addresses_that_cannot_be_used(url: str, told: str, monkeypatch: pytest.
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    (tmp_path / "review-queue.sqlite").write_text("not a database, but long enough to be told from an empty file" * 9)
+    (tmp_path / "review.sqlite").write_text("not a database, but long enough to be told from an empty file" * 9)
     with pytest.raises(UserError, match="not a database"):
         ReviewQueue.open(queue_url(tmp_path))
 

@@ -1,0 +1,47 @@
+"""What the assistant will learn from: the experts' reasoning in two kinds, and everyday answers (report, section 5.1)."""
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from sapience.recipe.section import Section
+
+
+class GeneratorSection(Section):
+    """A general model behind an OpenAI-compatible URL that drafts everyday answers; every draft waits for a person."""
+
+    url: str
+    """Base URL, such as http://127.0.0.1:8000/v1."""
+    model: str
+    """Name of the model there."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key, if one is needed. A key never stands in a recipe."""
+    prompts: list[str] = Field(default_factory=list)
+    """What to ask; empty: the first turns of the everyday conversations that come with sapience."""
+    limit: PositiveInt = 200
+    """Drafts to ask for, at most."""
+    temperature: float = Field(default=0.7, ge=0)
+    """Of the drafts."""
+    answer_tokens: PositiveInt = 512
+    """Longest draft."""
+    timeout: PositiveFloat = 120.0
+    """Seconds to wait for one draft; it is then asked for again, three times in all."""
+
+
+class DistillSection(Section):
+    """Rejection sampling from the experts, and everyday answers."""
+
+    experts: dict[str, str] = Field(default_factory=dict)
+    """Experts of a user's own, domain -> Hugging Face folder or RUN@stage; empty takes this run's."""
+    problems: NonNegativeInt = 200
+    """Problems of each family (and file) that answers are drawn to: those of the demonstrations first, then others."""
+    draws: PositiveInt = 8
+    """Answers of each kind drawn to every problem; the shortest right one is kept."""
+    temperature: PositiveFloat = 1.0
+    """Of the draws. V3: high, the value is not published."""
+    answer_tokens: PositiveInt = 1024
+    """Longest answer."""
+    shard_problems: PositiveInt = 128
+    """Problems that are worked on between two saved shards."""
+    written: bool = True
+    """Take the everyday conversations in English and Chinese that come with sapience."""
+    generator: GeneratorSection | None = None
+    """Who drafts more everyday answers; null for nobody."""

@@ -1,0 +1,43 @@
+"""Experts: one model per domain, raised from the base model by SFT and a short GRPO (report, section 5.1)."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from sapience.recipe.policy import PolicySection
+from sapience.recipe.problem_sets import ProblemSetSection
+from sapience.recipe.section import Section
+from sapience.recipe.supervised import SupervisedSection
+
+ExpertName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class ExpertSection(Section):
+    """One expert's domain."""
+
+    problems: ProblemSetSection
+    """What it is asked in GRPO; the demonstrations are drawn from the same families and files."""
+
+
+class SpecialiseSection(Section):
+    """Expert models, which later write reasoning data for the assistant."""
+
+    model: str | None = None
+    """A Hugging Face folder or RUN[@stage] to begin with; null takes this run's extended (or base) model."""
+    experts: dict[ExpertName, ExpertSection] = Field(
+        default_factory=lambda: {
+            "math": ExpertSection(problems=ProblemSetSection(families={"maxn": 1, "minn": 1, "secondn": 1, "sortn": 1})),
+            "code": ExpertSection(problems=ProblemSetSection(families={"codefn": 1, "codelist": 1, "codestr": 1})),
+        }
+    )
+    """By domain. V3: code, mathematics, general reasoning."""
+    demonstrations: PositiveInt = 200
+    """Solved problems of each family (and file) to begin with: a fixed set, the only one in the run with answers that
+    no model of the run wrote."""
+    worked: float = Field(default=0.5, ge=0, le=1)
+    """Share of the demonstrations that show their steps, where the problem has steps."""
+    system_prompt: str = "Think step by step, check, then answer."
+    """Said to an expert when it is to reason. It is fine-tuned on every demonstration twice: as it is, and behind this
+    prompt with its steps. V3's prompt, which asks for reflection and verification, is not published."""
+    supervised: SupervisedSection = SupervisedSection()
+    policy: PolicySection = PolicySection()
