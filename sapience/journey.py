@@ -75,8 +75,9 @@ STAGES = (
         "evaluate",
         ("corpus", "tokenizer", "pretrain", "extend"),
         (),
-        ("evaluate", "pretrain.length"),
+        ("evaluate", "pretrain.length", "rewards", "specialise.experts"),
         "sapience.evaluation.stage:run_evaluate",
+        version=2,
     ),
     Stage(
         "report",
@@ -90,6 +91,7 @@ SPEED_ONLY = {
     "pretrain": ("device", "log_every", "checkpoint_every", "keep_checkpoints"),
     "extend": ("device", "log_every", "checkpoint_every", "keep_checkpoints"),
     "evaluate": ("device", "batch_tokens"),
+    "rewards": ("workers",),
 }
 """Fields that change how a stage runs, not what it makes; they are no part of its fingerprint."""
 

@@ -155,7 +155,7 @@ def test_a_new_version_of_a_stage_redoes_it_and_other_packages_do_not(
     world.go(recipe, tmp_path)
     monkeypatch.setattr(journey, "package_versions", lambda: {"torch": "99.0"})
     assert world.go(recipe, tmp_path) == []
-    stages = [replace(s, version=2) if s.name == "evaluate" else s for s in journey.STAGES]
+    stages = [replace(s, version=s.version + 1) if s.name == "evaluate" else s for s in journey.STAGES]
     monkeypatch.setattr(journey, "STAGES", tuple(stages))
     assert world.go(recipe, tmp_path) == ["evaluate", "report"]
 

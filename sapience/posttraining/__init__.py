@@ -1,1 +1,1 @@
-"""Post-training: the mechanisms (samples, packing, supervised fine-tuning, preferences, GRPO) and the stages that call them."""
+"""Post-training's mechanisms: samples, packing, supervised fine-tuning and GRPO. They know no stage and no run directory."""

@@ -98,7 +98,6 @@ class PolicyObjective:
         values = {
             "loss": loss.detach(),
             "kl": (weights_N * kl_N).sum().detach(),
-            "entropy_proxy": -(weights_N * engine_N).sum(),
             "mismatch_mean": mismatch_N.sum(),
             "corrected": (mismatch_N > self.section.mismatch).sum().to(loss.dtype),
             "clipped": ((policy_N.detach() - old_N).exp() - 1).abs().gt(self.section.clip).sum().to(loss.dtype),

@@ -62,7 +62,8 @@ def fine_tune(
     packed = PackedSamples(rendered, section.length, section.batch.micro_rows, seed, tokenizer.pad_id)
     if not packed.rows:
         raise UserError(
-            f"none of {len(samples)} samples fits into {section.length} tokens: raise the section's length, or give shorter samples"
+            f"none of {len(samples)} samples fits into {section.length} tokens: raise the section's length, or give "
+            "shorter samples"
         )
     objective = NextTokens(section.prediction_weight, section.balance.alpha)
     log = MetricsLog(folder)

@@ -16,7 +16,6 @@ from sapience.evaluation.needles import NeedleMap, needle_map
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
-from sapience.training.device import choose_device
 from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.needle_documents import needle_token_documents
 from sapience.pretraining.rows import StreamRows
@@ -24,6 +23,7 @@ from sapience.recipe.extend import ExtendSection, PhaseSection
 from sapience.recipe.model import RopeScaling
 from sapience.recipe.optimization import PredictionSection, ScheduleSection
 from sapience.run import StageContext, resolve_model, write_atomically
+from sapience.training.device import choose_device
 from sapience.training.loop import Saving, Training
 from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens

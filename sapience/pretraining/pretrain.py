@@ -14,11 +14,11 @@ from sapience.inference.generate import generate
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
-from sapience.training.device import choose_device
 from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.rows import StreamRows
 from sapience.recipe import Recipe, UserError
 from sapience.run import StageContext, resolve_model
+from sapience.training.device import choose_device
 from sapience.training.loop import Saving, Training, tail_violations
 from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens

@@ -26,7 +26,9 @@ class SpecialiseSection(Section):
     """A Hugging Face folder or RUN[@stage] to begin with; null takes this run's extended (or base) model."""
     experts: dict[ExpertName, ExpertSection] = Field(
         default_factory=lambda: {
-            "math": ExpertSection(problems=ProblemSetSection(families={"maxn": 1, "minn": 1, "secondn": 1, "sortn": 1})),
+            "math": ExpertSection(
+                problems=ProblemSetSection(families={"maxn": 1, "minn": 1, "secondn": 1, "sortn": 1})
+            ),
             "code": ExpertSection(problems=ProblemSetSection(families={"codefn": 1, "codelist": 1, "codestr": 1})),
         }
     )

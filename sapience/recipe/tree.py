@@ -21,11 +21,7 @@ from sapience.recipe.section import Section
 from sapience.recipe.specialise import SpecialiseSection
 from sapience.recipe.tokenizer import TokenizerSection
 
-StageName = Literal[
-    "corpus", "tokenizer", "pretrain", "extend",
-    "specialise", "distill", "review", "finetune", "reward", "reinforce",
-    "evaluate", "report",
-]  # fmt: skip
+StageName = Literal["corpus", "tokenizer", "pretrain", "extend", "evaluate", "report"]
 
 
 class Recipe(Section):

@@ -1,0 +1,129 @@
+"""GRPO's mathematics against literal loops in float64, and the loss of a batch against the sum it is meant to be."""
+
+import math
+from typing import Literal
+
+import pytest
+import torch
+from tiny_models import tiny_config, tiny_model
+
+from sapience.inference.generate import Completion
+from sapience.ops.log_probability import linear_log_probability, reference
+from sapience.parallel.executor import PlainLoop
+from sapience.posttraining.grpo import PolicyObjective, answer_logprobs, judge_group, policy_batches
+from sapience.posttraining.policy_gradient import advantages, correction, denominator, k3, surrogate
+from sapience.posttraining.rollouts import Prompt, Reward, Rollout
+from sapience.recipe.policy import PolicySection
+
+
+def test_advantages_are_equation_28() -> None:
+    rewards = [1.0, 0.0, 0.25, 1.0, 0.0]
+    mean = sum(rewards) / 5
+    deviation = math.sqrt(sum((r - mean) ** 2 for r in rewards) / 5)
+    assert advantages(rewards) == pytest.approx([(r - mean) / deviation for r in rewards])
+    assert advantages(rewards, normalize=False) == pytest.approx([r - mean for r in rewards])
+    assert advantages([0.3] * 4) is None
+
+
+def test_k3_is_equation_27_and_never_negative() -> None:
+    generator = torch.Generator().manual_seed(0)
+    policy, other = torch.randn(2, 200, generator=generator, dtype=torch.float64)
+    expected = [math.exp(o - p) - (o - p) - 1 for p, o in zip(policy.tolist(), other.tolist(), strict=True)]
+    assert k3(policy, other).tolist() == pytest.approx(expected)
+    assert (k3(policy, other) >= 0).all() and k3(policy, policy).abs().max() == 0
+
+
+def test_the_surrogate_is_clipped_on_the_side_that_would_gain() -> None:
+    ratio = torch.tensor([0.5, 0.9, 1.1, 2.0], dtype=torch.float64)
+    for sign in (1.0, -1.0):
+        found = surrogate(ratio.log(), torch.zeros(4), torch.full((4,), sign), 0.2).tolist()
+        assert found == pytest.approx([min(r * sign, min(max(r, 0.8), 1.2) * sign) for r in ratio.tolist()])
+
+
+def test_correction_is_one_within_the_bound_and_truncated_beyond() -> None:
+    trainer, engine = torch.tensor([-1.0, -1.0, -1.0, -3.0]), torch.tensor([-1.01, -1.5, -9.0, -1.0])
+    assert correction(trainer, engine, 0.05).tolist() == pytest.approx([1.0, math.exp(0.5), 2.0, math.exp(-2.0)])
+
+
+def test_log_probabilities_equal_the_reference_in_value_and_gradient() -> None:
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(37, 16, generator=generator, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(91, 16, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(91, (37,), generator=generator)
+    slope = torch.randn(37, generator=generator, dtype=torch.float64)
+    results = []
+    for function in (linear_log_probability, reference):
+        value = function(hidden, head, labels)
+        results.append((value.detach(), *torch.autograd.grad((value * slope).sum(), (hidden, head))))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def rollouts_of(seed: int, groups: int = 3, size: int = 4) -> list[Rollout]:
+    """Answers of different lengths without an end token, with random rewards and log-probabilities."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (1,), generator=generator))
+
+    found: list[Rollout] = []
+    for _ in range(groups):
+        prompt = [draw(3, 60) for _ in range(draw(2, 9))]
+        group = []
+        for _ in range(size):
+            tokens = [draw(3, 60) for _ in range(draw(1, 12))]
+            logprobs = (-5 * torch.rand(len(tokens), generator=generator)).tolist()
+            reward = Reward(float(draw(0, 5)), {})
+            group.append(Rollout(Prompt((), "x"), prompt, Completion(tokens, logprobs, False), "", reward))
+        judge_group(group, normalize=True)
+        found += group
+    return [rollout for rollout in found if rollout.advantage is not None]
+
+
+@pytest.mark.parametrize("aggregate", ["sequence", "token"])
+def test_loss_and_gradient_equal_a_literal_loop_in_float64(aggregate: Literal["sequence", "token"]) -> None:
+    config = tiny_config()
+    model, other = tiny_model(config, 0, torch.float64), tiny_model(config, 1, torch.float64)
+    rollouts = rollouts_of(3)
+    section = PolicySection(aggregate=aggregate, beta=0.3, mismatch=1e9, micro_tokens=50, clip=0.2)
+    total = denominator([len(r.completion.tokens) for r in rollouts], aggregate)
+
+    parameters = dict(model.named_parameters())
+    expected_loss = torch.zeros((), dtype=torch.float64)
+    for rollout in rollouts:
+        row = torch.tensor([[*rollout.prompt_tokens, *rollout.completion.tokens]])
+        logs = [m.logits(m.hidden(row)).log_softmax(-1)[0] for m in (model, other)]
+        start, length = len(rollout.prompt_tokens), len(rollout.completion.tokens)
+        for place in range(start, start + length):
+            policy, fixed = (log[place - 1, row[0, place]] for log in logs)
+            ratio = (policy - policy.detach()).exp()
+            gain = torch.minimum(ratio * rollout.advantage, ratio.clamp(0.8, 1.2) * rollout.advantage)
+            kl = (fixed.detach() - policy).exp() - (fixed.detach() - policy) - 1
+            expected_loss = expected_loss - (gain - 0.3 * kl) * (1 / length if aggregate == "sequence" else 1) / total
+    expected = torch.autograd.grad(expected_loss, list(parameters.values()), allow_unused=True)
+
+    for micro_tokens in (50, 10_000):
+        cut = section.model_copy(update={"micro_tokens": micro_tokens})
+        batches = policy_batches(rollouts, cut, 2)
+        batches = [type(b)(**{**vars(b), "reference_BT": answer_logprobs(other, b)}) for b in batches]
+        sums = PlainLoop(model, PolicyObjective(cut)).forward_backward(batches, total)
+        assert float(sums.values["loss"]) / total == pytest.approx(float(expected_loss.detach()), rel=1e-6)
+        for (name, parameter), wanted in zip(parameters.items(), expected, strict=True):
+            if wanted is not None:
+                torch.testing.assert_close(parameter.grad, wanted, rtol=1e-5, atol=1e-7, msg=name)
+            parameter.grad = None
+
+
+def test_the_prediction_modules_follow_and_do_not_move_the_policy() -> None:
+    model = tiny_model(tiny_config(), 0, torch.float64)
+    rollouts = rollouts_of(5)
+    section = PolicySection(beta=0.0)
+    gradients = []
+    for scale in (0.0, 0.7):
+        PlainLoop(model, PolicyObjective(section, scale)).forward_backward(policy_batches(rollouts, section, 2), 5.0)
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad(set_to_none=True)
+    for name, value in gradients[0].items():
+        if "embedding" not in name and "predictions" not in name:
+            torch.testing.assert_close(gradients[1][name], value)
+    assert any("predictions" in name and value.abs().max() > 0 for name, value in gradients[1].items())
