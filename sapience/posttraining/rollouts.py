@@ -5,7 +5,7 @@ its tokens, log-probabilities, verdict and rewards by source.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sapience.corpus.chat import ChatFormat, Message
@@ -63,7 +63,6 @@ class Rollout:
     reward: Reward
     advantage: float | None = None
     """None where the group had no spread, or nobody could tell: nothing is learned from it."""
-    record_more: dict[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """A JSON-able copy, readable by people: the whole conversation, and what was thought of it."""
@@ -80,7 +79,6 @@ class Rollout:
             "finished": self.completion.finished,
             "tokens": self.completion.tokens,
             "logprobs": [round(value, 5) for value in self.completion.logprobs],
-            **self.record_more,
         }
 
 
