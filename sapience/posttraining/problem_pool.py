@@ -1,0 +1,58 @@
+"""Which problems an iteration asks: a pure function of (seed, iteration), so that a killed run asks what it would have asked.
+
+A pool holds problems of generated families and of a user's files, of one split only; stages that train take `train`. Not
+covered: choosing problems by how hard they have proved.
+"""
+
+from pathlib import Path
+from random import Random
+
+from sapience.posttraining.rollouts import Prompt
+from sapience.problems.families import generate
+from sapience.problems.problem import Problem, Split, split_of
+from sapience.problems.user_files import load_jsonl
+from sapience.recipe.errors import UserError
+from sapience.recipe.problem_sets import ProblemSetSection
+
+
+class ProblemPool:
+    """Problems by family or file, dealt by weight."""
+
+    def __init__(self, section: ProblemSetSection, each: int, seed: int, split: Split = "train") -> None:
+        """`each` is the most problems taken of a generated family; where it has fewer, the count is halved until it has enough.
+
+        Raises UserError where nothing is named, and for a file without a problem of the split.
+        """
+        if section.empty:
+            raise UserError("no problems are named: give families or files, such as {families: {maxn: 1}}")
+        self.seed = seed
+        self.pools: list[list[Problem]] = []
+        self.weights: list[float] = []
+        for family, weight in section.families.items():
+            self.pools.append(_as_many_as_there_are(family, split, each, seed))
+            self.weights.append(weight)
+        for file in section.files:
+            problems = [p for p in load_jsonl(Path(file.path), file.domain).problems if split_of(p.question) == split]
+            if not problems:
+                raise UserError(f"{file.path} has no problem in the {split} split: give more problems")
+            self.pools.append(problems)
+            self.weights.append(file.weight)
+
+    def prompts(self, iteration: int, count: int, system: str = "") -> list[Prompt]:
+        """The prompts of an iteration, drawn with replacement from pools by weight."""
+        rng = Random(f"{self.seed}:{iteration}")
+        chosen = rng.choices(range(len(self.pools)), self.weights, k=count)
+        return [Prompt.of(self.pools[pool][rng.randrange(len(self.pools[pool]))], system) for pool in chosen]
+
+    def first(self, count: int) -> list[Problem]:
+        """The first `count` problems of every family and file: a fixed set, the same however large the pool is."""
+        return [problem for pool in self.pools for problem in pool[:count]]
+
+
+def _as_many_as_there_are(family: str, split: Split, count: int, seed: int) -> list[Problem]:
+    try:
+        return generate(family, split, count, seed)
+    except UserError:
+        if count < 2:
+            raise
+        return _as_many_as_there_are(family, split, count // 2, seed)
