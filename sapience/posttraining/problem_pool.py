@@ -19,7 +19,7 @@ class ProblemPool:
     """Problems by family or file, dealt by weight."""
 
     def __init__(self, section: ProblemSetSection, each: int, seed: int, split: Split = "train") -> None:
-        """`each` is the most problems taken of a generated family; where it has fewer, the count is halved until it has enough.
+        """`each` is the most problems taken of a generated family, halved until the family has as many.
 
         Raises UserError where nothing is named, and for a file without a problem of the split.
         """
