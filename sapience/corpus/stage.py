@@ -75,8 +75,16 @@ def run_corpus(context: StageContext) -> dict[str, Any]:
     _refuse_empty(section.sources, drafts, tally)
     write_atomically(folder / "provenance.json", json.dumps(provenance(section.sources, drafts, tally), indent=1))
     write_atomically(folder / "quarantine.jsonl", "".join(_set_aside(drafts)))
-    shutil.rmtree(folder / "drafts")
+    _throw_away(folder / "drafts")
     return figures(drafts, tally, written)
+
+
+def _throw_away(folder: Path) -> None:
+    """Delete a folder so that a kill in between leaves it whole or not there, never by half."""
+    used = folder.with_name(f".{folder.name}-used")
+    shutil.rmtree(used, ignore_errors=True)
+    folder.rename(used)
+    shutil.rmtree(used)
 
 
 def make_drafts(context: StageContext, held_out: HeldOutQuestions) -> list[Draft]:
