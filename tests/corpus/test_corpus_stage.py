@@ -189,7 +189,7 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(
     assert fingerprint(tmp_path / "other") != fingerprint(made[0])
 
 
-@pytest.mark.parametrize("place", ["drafts", "written", "generated"])
+@pytest.mark.parametrize("place", ["drafts", "written", "generated", "clearing up"])
 def test_an_interrupted_stage_ends_with_the_same_bytes(
     place: str,
     made: tuple[Path, dict[str, Any]],
@@ -212,11 +212,19 @@ def test_an_interrupted_stage_ends_with_the_same_bytes(
                 return int(original(path, found) if len(calls) == 1 else killed())
 
             patch.setattr("sapience.corpus.drafts.write_documents", second_dies)
+        elif place == "clearing up":
+
+            def dies_on_the_way(folder: Path, ignore_errors: bool = False) -> None:
+                if folder.is_dir():
+                    next(folder.glob("*.sizes.npy")).unlink()
+                    killed()
+
+            patch.setattr("sapience.corpus.stage.shutil.rmtree", dies_on_the_way)
         else:
             patch.setattr(stage, {"written": "write_written", "generated": "write_generated"}[place], killed)
         with pytest.raises(Killed):
             run(tmp_path / "run", section(sources))
-    if place != "drafts":  # finished drafts are taken up again, not made again
+    if place in ("written", "generated"):  # finished drafts are taken up again, not made again
         monkeypatch.setattr("sapience.corpus.drafts.write_documents", killed)
     figures = run(tmp_path / "run", section(sources))
     assert figures == made[1] and fingerprint(tmp_path / "run") == fingerprint(made[0])
