@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sapience.corpus.chat import Message, check_order
+from sapience.problems.user_files import json_object
 from sapience.recipe.errors import UserError
 from sapience.run import write_atomically
 
@@ -117,14 +118,7 @@ def messages_of(record: dict[str, Any]) -> tuple[Message, ...]:
 
 
 def _sample(line: bytes, source: str) -> Sample:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError("not JSON") from None
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
+    record = json_object(line)
     messages = messages_of(record)
     if messages[-1].role != "assistant":
         raise ValueError("the last turn is not the assistant's")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sapience.problems.problem import ANSWER_MARK, Domain, Problem
 from sapience.recipe.errors import UserError
@@ -87,8 +87,8 @@ def _bounded_lines(file: BinaryIO) -> Iterator[bytes | None]:
         yield None
 
 
-def _problem(line: bytes, family: str, domain: Domain) -> Problem:
-    """Raises ValueError with the reason why a line is no problem."""
+def json_object(line: bytes) -> dict[str, Any]:
+    """The object in a line of a JSONL file. Raises ValueError with the reason where there is none."""
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
@@ -97,6 +97,12 @@ def _problem(line: bytes, family: str, domain: Domain) -> Problem:
         raise ValueError("not JSON") from None
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
+    return record
+
+
+def _problem(line: bytes, family: str, domain: Domain) -> Problem:
+    """Raises ValueError with the reason why a line is no problem."""
+    record = json_object(line)
     question, answer = record.get("question"), record.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
