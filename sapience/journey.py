@@ -1,4 +1,4 @@
-"""The stages in their order: what each takes, what its fingerprint covers, and how a run goes through them.
+"""How a run goes through its stages.
 
 A stage is skipped where its manifest carries the fingerprint that the recipe and its inputs give today; redone, after
 saying so, where the manifest carries another; continued where there is none. Bodies are imported when they are run, so
@@ -8,10 +8,9 @@ that a refusal of the recipe comes before torch is loaded.
 import importlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sapience.recipe import Recipe, UserError, dump_recipe
 from sapience.run import (
@@ -20,80 +19,17 @@ from sapience.run import (
     ProgressFactory,
     StageContext,
     empty_folder,
-    fingerprint,
-    hash_file,
-    hash_model_folder,
     locked,
     package_versions,
     read_manifest,
-    resolve_model,
-    sign_files,
     stage_folder,
     write_atomically,
     write_manifest,
 )
+from sapience.stages import STAGES, Stage, check_inputs, made_inputs, stage_fingerprint
 
 PENDING = "pending.json"
 """In an unfinished stage's folder: the fingerprint it works towards and the seconds of its earlier sessions."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage's place in the journey."""
-
-    name: str
-    takes: tuple[str, ...]
-    """Stages whose folders it reads, where they are part of the journey."""
-    needs: tuple[str, ...]
-    """Those of them it cannot do without, unless the recipe gives it a model of the user's own."""
-    sections: tuple[str, ...]
-    """Parts of the recipe that its result depends on, beside the seed."""
-    body: str
-    """module:function."""
-    version: int = 1
-    """Raised when the stage comes to mean something else."""
-
-
-STAGES = (
-    Stage("corpus", (), (), ("corpus",), "sapience.corpus.stage:run_corpus"),
-    Stage("tokenizer", ("corpus",), ("corpus",), ("tokenizer",), "sapience.corpus.tokenizer_stage:run_tokenizer"),
-    Stage(
-        "pretrain",
-        ("corpus", "tokenizer"),
-        ("corpus", "tokenizer"),
-        ("model", "pretrain", "corpus.weights"),
-        "sapience.pretraining.pretrain:run",
-    ),
-    Stage(
-        "extend",
-        ("corpus", "tokenizer", "pretrain"),
-        ("corpus", "tokenizer", "pretrain"),
-        ("extend", "pretrain.mixture", "pretrain.length"),
-        "sapience.pretraining.extend:run",
-    ),
-    Stage(
-        "evaluate",
-        ("corpus", "tokenizer", "pretrain", "extend"),
-        (),
-        ("evaluate", "pretrain.length", "rewards", "specialise.experts"),
-        "sapience.evaluation.stage:run_evaluate",
-        version=2,
-    ),
-    Stage(
-        "report",
-        ("corpus", "tokenizer", "pretrain", "extend", "evaluate"),
-        (),
-        ("report",),
-        "sapience.evaluation.report:run_report",
-    ),
-)
-SPEED_ONLY = {
-    "pretrain": ("device", "log_every", "checkpoint_every", "keep_checkpoints"),
-    "extend": ("device", "log_every", "checkpoint_every", "keep_checkpoints"),
-    "evaluate": ("device", "batch_tokens"),
-    "rewards": ("workers",),
-}
-"""Fields that change how a stage runs, not what it makes; they are no part of its fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -157,66 +93,9 @@ def states(recipe: Recipe, run: Path) -> list[StageState]:
     return result
 
 
-def stage_fingerprint(stage: Stage, recipe: Recipe, run: Path) -> tuple[str, dict[str, str]]:
-    """The fingerprint that the stage's manifest must carry today, and its inputs'. Raises UserError for a missing input."""
-    inputs: dict[str, str] = {}
-    for name in _takes(stage, recipe):
-        manifest = read_manifest(stage_folder(run, name))
-        if manifest is not None:
-            inputs[name] = manifest.fingerprint
-        elif name in stage.needs:
-            inputs[name] = "missing"
-    section = getattr(recipe, stage.name, None)
-    own_model = getattr(section, "model", None)
-    if own_model is not None:
-        inputs["model"] = hash_model_folder(resolve_model(own_model))
-    if stage.name == "tokenizer" and recipe.tokenizer.path is not None:
-        inputs["tokenizer.json"] = _hash_tokenizer(Path(recipe.tokenizer.path))
-    for name, path in sorted(getattr(section, "models", {}).items()):
-        inputs[f"model {name}"] = hash_model_folder(resolve_model(path))
-    if stage.name == "corpus":
-        for source in recipe.corpus.sources:
-            if source.type == "files":
-                inputs[f"files {source.name}"] = sign_files(Path(source.path).expanduser())
-    parts = {name: _part(recipe, name) for name in stage.sections}
-    return fingerprint(stage.version, parts | {"seed": recipe.seed}, inputs), inputs
-
-
-def _hash_tokenizer(path: Path) -> str:
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"no tokenizer.json at {file}: correct tokenizer.path, or leave it out to train one")
-    return hash_file(file)
-
-
-def _takes(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
-    """Inputs of a stage; with a model of the user's own the stage that would have made one is left out."""
-    if stage.name == "extend" and recipe.extend.model is not None:
-        return tuple(name for name in stage.takes if name != "pretrain")
-    return stage.takes
-
-
-def _part(recipe: Recipe, dotted: str) -> Any:
-    node: Any = recipe
-    for name in dotted.split("."):
-        node = getattr(node, name)
-    if callable(node):
-        node = node()
-    if hasattr(node, "model_dump"):
-        node = node.model_dump(mode="json")
-        for field in SPEED_ONLY.get(dotted, ()):
-            node.pop(field, None)
-    return node
-
-
 def _make(stage: Stage, recipe: Recipe, run: Path, progress: ProgressFactory, say: Callable[[str], None]) -> None:
     folder = stage_folder(run, stage.name)
-    missing = [n for n in _takes(stage, recipe) if n in stage.needs and read_manifest(stage_folder(run, n)) is None]
-    if missing:
-        raise UserError(
-            f"stage {stage.name} needs {', '.join(missing)}, which this run has not made: "
-            f"add them to the recipe's stages or run with --from {missing[0]}"
-        )
+    check_inputs(stage, recipe, run)
     wanted, inputs = stage_fingerprint(stage, recipe, run)
     manifest = read_manifest(folder)
     if manifest is not None and manifest.fingerprint == wanted:
@@ -228,9 +107,7 @@ def _make(stage: Stage, recipe: Recipe, run: Path, progress: ProgressFactory, sa
         recipe=recipe,
         run=run,
         folder=folder,
-        inputs={
-            n: stage_folder(run, n) for n in _takes(stage, recipe) if read_manifest(stage_folder(run, n)) is not None
-        },
+        inputs=made_inputs(stage, recipe, run),
         progress=progress,
     )
     module, function = stage.body.split(":")
@@ -278,8 +155,3 @@ def _begin(stage: Stage, folder: Path, wanted: str, manifest: Manifest | None, s
 
 def _write_pending(folder: Path, wanted: str, seconds: float) -> None:
     write_atomically(folder / PENDING, json.dumps({"fingerprint": wanted, "seconds": seconds}))
-
-
-def stage_names(stages: Sequence[Stage] = STAGES) -> list[str]:
-    """Names in the journey's order."""
-    return [stage.name for stage in stages]

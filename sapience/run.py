@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
@@ -165,21 +165,34 @@ def stage_folder(run: Path, stage: str) -> Path:
     return run / stage
 
 
-def resolve_model(text: str, prefer: Sequence[str] = ("reinforce", "finetune", "extend", "pretrain")) -> Path:
-    """The Hugging Face folder that `RUN`, `RUN@stage` or a path names; a run alone means its latest model.
+PREFERRED = ("reinforce", "finetune", "extend", "pretrain")
+"""Whose model a run's name alone means: the latest there is."""
+
+
+def models_of(run: Path) -> list[str]:
+    """What can stand behind `RUN@`: the stages that made a model, the latest first, and `specialise/DOMAIN`."""
+    made = [stage for stage in (*PREFERRED, "reward") if (run / stage / "model" / "config.json").is_file()]
+    experts = sorted((run / "specialise").glob("*/model/config.json"))
+    return made + [f"specialise/{config.parent.parent.name}" for config in experts]
+
+
+def resolve_model(text: str) -> Path:
+    """The Hugging Face folder that `RUN`, `RUN@stage`, `RUN@specialise/DOMAIN` or a path names; a run alone means its
+    latest model.
 
     Raises UserError where there is none, naming what there is.
     """
     name, _, stage = text.partition("@")
-    path = Path(text)
+    path = Path(text).expanduser()
     if (path / "config.json").is_file():
         return path
-    for run in (Path(name), Path("runs") / name):
+    for run in (Path(name).expanduser(), Path("runs") / name):
         if not (run / "recipe.yaml").is_file():
             continue
-        made = [s for s in prefer if (run / s / "model" / "config.json").is_file()]
-        if stage in made or (not stage and made):
-            return run / (stage or made[0]) / "model"
+        made = models_of(run)
+        latest = [found for found in made if found in PREFERRED]
+        if stage in made or (not stage and latest):
+            return run / (stage or latest[0]) / "model"
         have = f"it has models of: {', '.join(reversed(made))}" if made else "no stage of it has made a model yet"
         raise UserError(f"{run} has no model of stage {stage!r}: {have}" if stage else f"{run}: {have}")
     raise UserError(f"{text} is neither a run nor a Hugging Face folder (no recipe.yaml, no config.json there)")

@@ -47,6 +47,11 @@ class ChatFormat:
             self.user, self.assistant = tokenizer.encode("User: "), tokenizer.encode("\n\nAssistant:")
             self._named = False
 
+    @property
+    def template(self) -> str:
+        """The same rendering as a Hugging Face chat template."""
+        return jinja_template(self._named)
+
     def conversation(self, messages: Sequence[Message]) -> Rendered:
         """All turns. Raises ValueError where they are not: a system message or none, then user and assistant in turn."""
         check_order(messages)

@@ -56,8 +56,9 @@ class Tokenizer:
         except Exception as error:
             raise UserError(f"{file} is no tokenizer that can be read ({error})") from None
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and the tokenizer_config.json that transformers looks for."""
+    def save(self, folder: Path, chat_template: str | None = None) -> None:
+        """Write tokenizer.json and the tokenizer_config.json that transformers looks for; a model that was taught to
+        answer has a chat template there."""
         write_atomically(folder / FILE, json.dumps(self.document, ensure_ascii=False))
         names = {index: name for name, index in self.special.items()}
         config = {
@@ -68,6 +69,8 @@ class Tokenizer:
             "add_bos_token": True,
             "clean_up_tokenization_spaces": False,
         }
+        if chat_template is not None:
+            config["chat_template"] = chat_template
         write_atomically(folder / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
 
     def encode(self, text: str) -> list[int]:

@@ -31,6 +31,8 @@ class MeasuredModel:
     kind: Kind
     families: tuple[str, ...] = ()
     """The problem families an expert was raised on; empty where the recipe does not say."""
+    system: str = ""
+    """What an expert is told before a problem: it was raised to reason behind this prompt."""
 
     @property
     def domain(self) -> str:
@@ -89,7 +91,8 @@ def has_chat_template(folder: Path) -> bool:
 
 def _expert(domain: str, folder: Path, section: SpecialiseSection) -> MeasuredModel:
     known = section.experts.get(domain)
-    return MeasuredModel(EXPERT + domain, folder, "expert", tuple(known.problems.families) if known else ())
+    families = tuple(known.problems.families) if known else ()
+    return MeasuredModel(EXPERT + domain, folder, "expert", families, section.system_prompt)
 
 
 def _named(name: str, folder: Path, chat_models: tuple[str, ...] | None) -> MeasuredModel:

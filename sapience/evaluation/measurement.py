@@ -125,6 +125,7 @@ class Measuring:
     def ask_base(self, step: str) -> None:
         """One kind of question, few-shot; a base model is asked neither repeatedly nor about wishes."""
         section, window, seed = self.section, self.measurement.window, self.measurement.seed
+        system = self.measured.system
         if step == "problems":
             problems = self.measurement.problems
             self._file_answers(few_shot_answers(
@@ -139,13 +140,16 @@ class Measuring:
     def ask_assistant(self, step: str) -> None:
         """One kind of question in the chat format; an expert is asked problems of its own domain only, and no wishes."""
         chat, seed, limit = ChatFormat(self.tokenizer), self.measurement.seed, self.section.chat_answer_tokens
+        system = self.measured.system
         if step == "problems":
             problems = self.measured.own(self.measurement.problems)
-            self._file_answers(zero_shot_answers(self.model, chat, problems, answer_tokens=limit, seed=seed))
+            self._file_answers(
+                zero_shot_answers(self.model, chat, problems, answer_tokens=limit, seed=seed, system=system)
+            )
         elif step == "repeated problems" and (repeated := self.measured.own(self.measurement.repeated)):
             self.figures["answers"]["consistency"] = consistency(
                 self.model, chat, repeated, self.section.repeats,
-                temperature=self.section.repeat_temperature, answer_tokens=limit, seed=seed,
+                temperature=self.section.repeat_temperature, answer_tokens=limit, seed=seed, system=system,
             )  # fmt: skip
         elif step == "wishes" and self.measurement.wishes and self.measured.kind == "assistant":
             answers = behaviour_answers(self.model, chat, self.measurement.wishes, limit, seed)

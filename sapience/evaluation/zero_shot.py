@@ -18,11 +18,23 @@ from sapience.rewards.mathematics import boxed_answer
 from sapience.rewards.source_code import fenced_source
 
 
+def asked(chat: ChatFormat, problem: Problem, system: str) -> list[int]:
+    """The prompt of a problem, behind a system message where one is given."""
+    before = [Message("system", system)] if system else []
+    return chat.prompt([*before, Message("user", problem.question)])
+
+
 def zero_shot_answers(
-    model: Transformer, chat: ChatFormat, problems: Sequence[Problem], *, answer_tokens: int, seed: int
+    model: Transformer,
+    chat: ChatFormat,
+    problems: Sequence[Problem],
+    *,
+    answer_tokens: int,
+    seed: int,
+    system: str = "",
 ) -> list[Said]:
     """The most likely answer to each problem, in their order."""
-    prompts = [chat.prompt([Message("user", problem.question)]) for problem in problems]
+    prompts = [asked(chat, problem, system) for problem in problems]
     completions = chat_completions(model, chat, prompts, answer_tokens, seed)
     return [
         Said(problem, problem.question, 0, chat.text(done.tokens), len(done.tokens), done.finished)
@@ -52,6 +64,7 @@ def consistency(
     temperature: float,
     answer_tokens: int,
     seed: int,
+    system: str = "",
 ) -> float:
     """Mean share that the most frequent final answer has among `repeats` answers to the same problem.
 
@@ -60,7 +73,7 @@ def consistency(
     """
     if not problems or repeats < 1:
         raise ValueError("consistency needs at least one problem and one answer to it")
-    prompts = [chat.prompt([Message("user", problem.question)]) for problem in problems for _ in range(repeats)]
+    prompts = [asked(chat, problem, system) for problem in problems for _ in range(repeats)]
     completions = chat_completions(model, chat, prompts, answer_tokens, seed, temperature)
     texts = [chat.text(completion.tokens) for completion in completions]
     groups = [texts[place * repeats : (place + 1) * repeats] for place in range(len(problems))]

@@ -78,6 +78,8 @@ class PolicyObjective:
     section: PolicySection
     prediction_scale: float = 0.0
     """lambda * denominator / answer tokens, set for every update, so that lambda weighs a mean over tokens."""
+    largest_mismatch: float = 0.0
+    """The largest |difference| between engine and trainer that was met so far, in nats."""
 
     def __call__(self, model: Transformer, batch: Microbatch) -> tuple[Tensor, Sums]:
         """See `Objective`. The prediction modules read detached states: they follow the policy, they do not move it."""
@@ -95,6 +97,7 @@ class PolicyObjective:
             kl_N = k3(policy_N, batch.reference_BT[answer_BT])
         loss = -(weights_N * (gain_N - self.section.beta * kl_N)).sum()
         mismatch_N = (old_N - engine_N).abs()
+        self.largest_mismatch = max(self.largest_mismatch, float(mismatch_N.max()))
         values = {
             "loss": loss.detach(),
             "kl": (weights_N * kl_N).sum().detach(),
@@ -202,6 +205,7 @@ class GroupPolicyTraining:
         counters.rollouts += sum(map(len, groups))
         counters.without_spread += len(groups) - len(useful)
         counters.dropped += sum(r.reward.value is None for group in groups for r in group)
+        counters.largest_mismatch = max(counters.largest_mismatch, objective.largest_mismatch)
         counters.drawn = _chained(counters.drawn, prompts)
         counters.drawing_seconds += drawn - began
         counters.seconds += time.perf_counter() - began
@@ -369,6 +373,13 @@ def answer_logprobs(model: Transformer, batch: PolicyBatch) -> Tensor:
     result = torch.zeros(answer_BT.shape, dtype=values.dtype, device=device)
     result[answer_BT] = values
     return result.to(batch.tokens_BT.device)
+
+
+def first_and_last(records: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """A figure's means over the first and over the last tenth of the iterations; empty where it was never logged."""
+    values = [float(record[name]) for record in records if record.get(name) is not None]
+    tenth = max(1, len(values) // 10)
+    return [round(sum(part) / len(part), 4) for part in (values[:tenth], values[-tenth:])] if values else []
 
 
 def _with(batch: PolicyBatch, **changes: Tensor) -> PolicyBatch:

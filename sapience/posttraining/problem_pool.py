@@ -4,6 +4,7 @@ A pool holds problems of generated families and of a user's files, of one split 
 covered: choosing problems by how hard they have proved.
 """
 
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -47,6 +48,11 @@ class ProblemPool:
     def first(self, count: int) -> list[Problem]:
         """The first `count` problems of every family and file: a fixed set, the same however large the pool is."""
         return [problem for pool in self.pools for problem in pool[:count]]
+
+    def first_in_all(self, count: int) -> list[Problem]:
+        """`count` problems in all, in turn from every family and file as far as each reaches."""
+        turns = (pool[place] for place in range(count) for pool in self.pools if place < len(pool))
+        return list(islice(turns, count))
 
 
 def _as_many_as_there_are(family: str, split: Split, count: int, seed: int) -> list[Problem]:

@@ -12,6 +12,7 @@ from sapience.corpus.chat import ChatFormat, Message
 from sapience.inference.generate import Completion, generate
 from sapience.model.transformer import Transformer
 from sapience.problems.problem import Problem
+from sapience.rewards.language import language_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Prompt:
     def of(problem: Problem, system: str = "") -> "Prompt":
         """A problem as a user would put it, behind a system message where one is given."""
         before = (Message("system", system),) if system else ()
-        return Prompt((*before, Message("user", problem.question)), problem.family, problem)
+        language = language_of(problem.question)
+        return Prompt((*before, Message("user", problem.question)), problem.family, problem, language)
 
 
 @dataclass(frozen=True)

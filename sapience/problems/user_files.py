@@ -97,6 +97,10 @@ def json_object(line: bytes) -> dict[str, Any]:
         raise ValueError("not JSON") from None
     if not isinstance(record, dict):
         raise ValueError("not a JSON object")
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which no UTF-8 file can hold") from None
     return record
 
 

@@ -1,6 +1,8 @@
 """What the assistant will learn from: the experts' reasoning in two kinds, and everyday answers (report, section 5.1)."""
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints
 
 from sapience.recipe.section import Section
 
@@ -14,7 +16,7 @@ class GeneratorSection(Section):
     """Name of the model there."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the key, if one is needed. A key never stands in a recipe."""
-    prompts: list[str] = Field(default_factory=list)
+    prompts: list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]] = Field(default_factory=list)
     """What to ask; empty: the first turns of the everyday conversations that come with sapience."""
     limit: PositiveInt = 200
     """Drafts to ask for, at most."""
@@ -45,3 +47,5 @@ class DistillSection(Section):
     """Take the everyday conversations in English and Chinese that come with sapience."""
     generator: GeneratorSection | None = None
     """Who drafts more everyday answers; null for nobody."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one."""

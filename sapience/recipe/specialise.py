@@ -43,3 +43,9 @@ class SpecialiseSection(Section):
     prompt with its steps. V3's prompt, which asks for reflection and verification, is not published."""
     supervised: SupervisedSection = SupervisedSection()
     policy: PolicySection = PolicySection()
+
+    def all_problems(self) -> ProblemSetSection:
+        """What all experts are asked, taken together."""
+        sets = [expert.problems for expert in self.experts.values()]
+        families = {name: weight for problems in sets for name, weight in problems.families.items()}
+        return ProblemSetSection(families=families, files=[file for problems in sets for file in problems.files])

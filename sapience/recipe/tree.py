@@ -5,18 +5,26 @@ from typing import Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from sapience.recipe.corpus import CorpusSection
+from sapience.recipe.distill import DistillSection
 from sapience.recipe.evaluate import EvaluateSection
 from sapience.recipe.extend import ExtendSection
+from sapience.recipe.finetune import FinetuneSection
 from sapience.recipe.model import ModelSection
 from sapience.recipe.parallel import ParallelSection
 from sapience.recipe.pretrain import PretrainSection
+from sapience.recipe.reinforce import ReinforceSection
 from sapience.recipe.report import ReportSection
+from sapience.recipe.review import ReviewSection
+from sapience.recipe.reward import RewardSection
 from sapience.recipe.rewards import RewardsSection
 from sapience.recipe.section import Section
 from sapience.recipe.specialise import SpecialiseSection
 from sapience.recipe.tokenizer import TokenizerSection
 
-StageName = Literal["corpus", "tokenizer", "pretrain", "extend", "evaluate", "report"]
+StageName = Literal[
+    "corpus", "tokenizer", "pretrain", "extend", "specialise", "distill", "review", "finetune", "reward", "reinforce",
+    "evaluate", "report",
+]  # fmt: skip
 
 
 class Recipe(Section):
@@ -34,6 +42,11 @@ class Recipe(Section):
     pretrain: PretrainSection = PretrainSection()
     extend: ExtendSection = ExtendSection()
     specialise: SpecialiseSection = SpecialiseSection()
+    distill: DistillSection = DistillSection()
+    review: ReviewSection = ReviewSection()
+    finetune: FinetuneSection = FinetuneSection()
+    reward: RewardSection = RewardSection()
+    reinforce: ReinforceSection = ReinforceSection()
     rewards: RewardsSection = RewardsSection()
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()

@@ -27,9 +27,20 @@ _CHINESE = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003
 
 def language_consistent(text: str, language: Literal["en", "zh"]) -> bool:
     """True also for a text without letters."""
+    share = _chinese_share(text)
+    if share is None:
+        return True
+    return share <= MOST_CHINESE_IN_ENGLISH if language == "en" else share >= LEAST_CHINESE_IN_CHINESE
+
+
+def language_of(text: str) -> Literal["en", "zh"]:
+    """`zh` for a text with as many Chinese characters as an answer in Chinese must have; `en` stands for all others."""
+    share = _chinese_share(text)
+    return "zh" if share is not None and share >= LEAST_CHINESE_IN_CHINESE else "en"
+
+
+def _chinese_share(text: str) -> float | None:
+    """Of all letters of the prose; None without letters."""
     prose = _NOT_PROSE.sub(" ", without_fenced_blocks(text))
     letters = sum(map(str.isalpha, prose))
-    if letters == 0:
-        return True
-    share = len(_CHINESE.findall(prose)) / letters
-    return share <= MOST_CHINESE_IN_ENGLISH if language == "en" else share >= LEAST_CHINESE_IN_CHINESE
+    return len(_CHINESE.findall(prose)) / letters if letters else None

@@ -42,3 +42,10 @@ def test_files_of_a_users_own_are_asked_and_empty_ones_refused(tmp_path: Path) -
     assert questions == {f"What is {n}?" for n in range(60) if split_of(f"What is {n}?") == "train"}
     with pytest.raises(UserError, match="no problems are named"):
         ProblemPool(ProblemSetSection(), 5, 0)
+
+
+def test_problems_in_all_come_in_turn_from_every_family() -> None:
+    pool = ProblemPool(SECTION, 9, 0, "validation")
+    chosen = pool.first_in_all(5)
+    assert [p.family for p in chosen] == ["maxn", "codefn", "maxn", "codefn", "maxn"]
+    assert chosen[::2] == pool.first(3)[:3] and len(pool.first_in_all(100)) == 18

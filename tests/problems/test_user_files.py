@@ -33,11 +33,11 @@ def test_bad_lines_are_counted_with_reasons_and_the_rest_is_kept(tmp_path: Path)
     good = json.dumps({"question": "q", "answer": "a"}).encode()
     huge = b'{"question": "' + b"x" * (3 * LONGEST_LINE) + b'", "answer": "a"}'
     lines = [good, b"\xff\xfe", b"{", b"[1]", b'{"question": "q2"}', b'{"question": "q3", "answer": "s ####"}', huge, good,
-             b"[" * 100_000, json.dumps({"question": "last", "answer": "z"}).encode()]  # fmt: skip
+             b"[" * 100_000, b'{"question": "half a pair \\ud83d", "answer": "z"}', json.dumps({"question": "last", "answer": "z"}).encode()]  # fmt: skip
     path.write_bytes(b"\n".join(lines))
     loaded = load_jsonl(path)
     assert [problem.question for problem in loaded.problems] == ["q", "last"]
-    assert [bad.number for bad in loaded.bad_lines] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert [bad.number for bad in loaded.bad_lines] == [2, 3, 4, 5, 6, 7, 8, 9, 10]
     reasons = [bad.reason for bad in loaded.bad_lines]
     assert reasons[0] == "not UTF-8" and "'answer' is missing" in reasons[3] and "longer than" in reasons[5]
     assert "same question" in reasons[6] and reasons[7] == "not JSON"

@@ -1,0 +1,103 @@
+"""The stage `reinforce`: GRPO from the SFT model to the assistant (DeepSeek-V3 report, section 5.2.2).
+
+    reinforce/metrics.jsonl, rollouts.jsonl, validations.jsonl, checkpoints/
+    reinforce/model/
+
+Problems are judged by rules, everyday wishes by the reward model; nothing is asked behind a system prompt.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from sapience.corpus.chat import ChatFormat, Message
+from sapience.corpus.tokenizer import Tokenizer
+from sapience.model.huggingface import load_model
+from sapience.posttraining.chat_model import beginning, save_chat_model
+from sapience.posttraining.grpo import GroupPolicyTraining, first_and_last
+from sapience.posttraining.mixed_rewards import MixedJudge, Scores
+from sapience.posttraining.problem_pool import ProblemPool
+from sapience.posttraining.reward_model import load_reward_model
+from sapience.posttraining.rollouts import Prompt
+from sapience.posttraining.rule_rewards import validation
+from sapience.problems.everyday import everyday_conversations
+from sapience.rewards.rules import RuleJudge
+from sapience.run import StageContext, resolve_model
+from sapience.training.device import choose_device
+from sapience.training.metrics import MetricsLog
+
+
+def run(context: StageContext) -> dict[str, Any]:
+    """Draw, judge, learn."""
+    recipe, section, folder = context.recipe, context.recipe.reinforce, context.folder
+    policy = section.policy
+    begun = beginning(context, section.model, "finetune")
+    tokenizer, device = Tokenizer.load(begun), choose_device(policy.device)
+    chat, log = ChatFormat(tokenizer), MetricsLog(folder)
+    model = load_model(begun).to(device)
+    problems = recipe.specialise.all_problems() if section.problems.empty else section.problems
+    scores = _reward_model(context, str(device))
+    with RuleJudge(recipe.rewards) as rules:
+        judge = MixedJudge(section, rules, scores)
+        training = GroupPolicyTraining(
+            model=model,
+            reference=load_model(begun).to(device) if policy.beta else None,
+            chat=chat,
+            prompts=asked(ProblemPool(problems, policy.iterations * policy.prompts, recipe.seed), policy.prompts,
+                          section.everyday if scores is not None else 0.0, recipe.seed),
+            judge=judge,
+            section=policy,
+            seed=recipe.seed,
+            folder=folder,
+            log=log,
+            note="GRPO",
+        )  # fmt: skip
+        if policy.validations:
+            pool = ProblemPool(problems, policy.validation_problems, recipe.seed, "validation")
+            held_out = [Prompt.of(problem) for problem in pool.first_in_all(policy.validation_problems)]
+            training.validate = validation(model, chat, held_out, judge, policy, log)
+        counters = training.run(context.progress)
+        sandbox = rules.description
+    log.close()
+    save_chat_model(model, tokenizer, folder / "model")
+    records = log.read("metrics")
+    return {
+        **{name: first_and_last(records, name) for name in ("reward", "right", "answer_tokens")},
+        "iterations": counters.iteration,
+        "rollouts": counters.rollouts,
+        "groups_without_spread": counters.without_spread,
+        "unjudged": counters.dropped,
+        "skipped_updates": counters.skipped,
+        "largest_mismatch": round(counters.largest_mismatch, 6),
+        "kl": first_and_last(records, "kl"),
+        "training_seconds": round(counters.seconds, 1),
+        "drawing_seconds": round(counters.drawing_seconds, 1),
+        "reward_model": scores is not None,
+        "sandbox": sandbox,
+    }
+
+
+def asked(pool: ProblemPool, count: int, everyday: float, seed: int) -> Callable[[int], list[Prompt]]:
+    """The prompts of an iteration: problems, and a share of everyday wishes (training phrasings)."""
+    wishes = [
+        Prompt(tuple(Message(role, text) for role, text in said.turns[:-1]), said.category, language=said.language)  # type: ignore[arg-type]
+        for said in everyday_conversations()
+    ]
+    number = round(everyday * count)
+
+    def prompts(iteration: int) -> list[Prompt]:
+        chosen = Random(f"{seed}:{iteration}:everyday").sample(wishes, number)
+        return pool.prompts(iteration, count - number) + chosen
+
+    return prompts
+
+
+def _reward_model(context: StageContext, device: str) -> Scores | None:
+    """The recipe's own reward model, the run's, or none."""
+    named = context.recipe.reinforce.reward_model
+    if named is None and "reward" not in context.inputs:
+        return None
+    folder = resolve_model(named) if named is not None else context.inputs["reward"] / "model"
+    model = load_reward_model(folder, device)
+    chat = ChatFormat(Tokenizer.load(folder))
+    return lambda conversations: model.scores(chat, conversations)

@@ -1,0 +1,72 @@
+"""What an answer is worth: rules where there are rules, the reward model elsewhere, nothing where the grader failed."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from sapience.corpus.chat import Message
+from sapience.posttraining.mixed_rewards import MixedJudge
+from sapience.posttraining.problem_pool import ProblemPool
+from sapience.posttraining.reinforce import asked
+from sapience.posttraining.rollouts import Prompt
+from sapience.posttraining.rule_rewards import right_or_wrong
+from sapience.problems.problem import Problem
+from sapience.recipe.problem_sets import ProblemSetSection
+from sapience.recipe.reinforce import ReinforceSection
+from sapience.rewards.rules import RuleJudge
+from sapience.rewards.verdict import Verdict
+
+SECTION = ReinforceSection(rule_weight=2.0, format_weight=0.5, model_weight=3.0, language_weight=0.25)
+NUMBER = Prompt.of(Problem("maxn", "math", "Largest of 4 and 7?", "7", "7"))
+CHINESE = Prompt.of(Problem("mine", "math", "四和七哪个大？", "7", "7"))
+WISH = Prompt((Message("user", "你好"),), "greeting", language="zh")
+
+
+class Failing(RuleJudge):
+    """A judge whose infrastructure is down."""
+
+    def judge_texts(self, problems: Sequence[Problem], texts: Sequence[str], plain: bool = False) -> list[Verdict]:
+        return [Verdict("infra_error")] * len(texts)
+
+
+def test_problems_are_worth_what_rules_say() -> None:
+    texts = [r"\boxed{7}", r"\boxed{4}", "7", r"七 \boxed{7}", r"the answer \boxed{7}"]
+    prompts = [NUMBER, NUMBER, NUMBER, CHINESE, CHINESE]
+    rewards = MixedJudge(SECTION, RuleJudge(), None)(prompts, texts)
+    assert [r.value for r in rewards] == pytest.approx([2.75, 0.75, 0.25, 2.75, 2.5])
+    assert [r.right for r in rewards] == [True, False, False, True, True]
+    assert rewards[2].verdict == "format_error" and rewards[0].sources == {"rule": 2.0, "format": 0.5, "language": 0.25}
+
+
+def test_wishes_are_worth_the_squashed_score_of_the_whole_conversation() -> None:
+    seen: list[Sequence[Message]] = []
+
+    def scores(conversations: Sequence[Sequence[Message]]) -> list[float]:
+        seen.extend(conversations)
+        return [0.0, 2.0, -9999.0]
+
+    rewards = MixedJudge(SECTION, RuleJudge(), scores)(
+        [WISH, NUMBER, WISH, WISH], ["你好", r"\boxed{7}", "hello", "嗯"]
+    )
+    assert [c[-1] for c in seen] == [Message("assistant", text) for text in ("你好", "hello", "嗯")]
+    assert [r.value for r in rewards] == pytest.approx([1.75, 2.75, 3 / (1 + math.exp(-2)), 0.25])
+    with pytest.raises(ValueError, match="reward model"):
+        MixedJudge(SECTION, RuleJudge(), None)([WISH], ["你好"])
+
+
+def test_a_failed_grader_gives_no_reward_instead_of_a_wrong_one() -> None:
+    for judge in (MixedJudge(SECTION, Failing(), None), right_or_wrong(Failing())):
+        [reward] = judge([NUMBER], [r"\boxed{7}"])
+        assert reward.value is None and not reward.right
+
+
+def test_an_iteration_asks_its_share_of_wishes_whatever_was_asked_before() -> None:
+    pool = ProblemPool(ProblemSetSection(families={"maxn": 1}), 30, 0)
+    prompts = asked(pool, 10, 0.3, 5)
+    first = prompts(4)
+    assert [p.problem is None for p in first] == [False] * 7 + [True] * 3
+    assert all(p.messages[-1].role == "user" for p in first)
+    prompts(2)
+    assert prompts(4) == first != prompts(5) and asked(pool, 10, 0.3, 6)(4) != first
+    assert all(p.problem is not None for p in asked(pool, 10, 0.0, 5)(0))
