@@ -230,9 +230,10 @@ def _words_of_people(stage: Stage, recipe: Recipe, run: Path) -> str:
         return ""
     from sapience.review.queue import ReviewQueue, queue_url
 
-    if recipe.review.url is None and not (run / "review.sqlite").is_file():
+    url = recipe.review.url or queue_url(run)
+    if not ReviewQueue.exists(url):
         return ""
-    queue = ReviewQueue.open(recipe.review.url or queue_url(run), recipe.review.votes)
+    queue = ReviewQueue.open(url, recipe.review.votes)
     try:
         return queue.fingerprint("draft" if stage.name == "review" else "comparison")
     finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sapience.evaluation.post_training import by_name, label
+from sapience.evaluation.post_training import by_name, label, points
 from sapience.evaluation.run_record import read_run
 from sapience.evaluation.wording import amount, duration, listing, percent, size
 
@@ -125,6 +125,33 @@ def _extend(figures: Figures) -> list[str]:
     return [f"needles found: {percent(figures['needle_before'])} before, {percent(figures['needle_after'])} after"]
 
 
+def _specialise(figures: Figures) -> list[str]:
+    lines = [
+        f"{domain}: {percent(both[0])} of drawn answers right at first, {percent(both[1])} at the end"
+        for domain, both in (figures.get("right") or {}).items()
+        if isinstance(both, list) and len(both) == 2
+    ]
+    return lines or nested_figures(figures)
+
+
+def _finetune(figures: Figures) -> list[str]:
+    losses = figures.get("loss")
+    if not isinstance(losses, list) or len(losses) != 2 or "samples" not in figures:
+        return nested_figures(figures)
+    return [f"{amount(figures['samples'])} conversations", f"loss {losses[0]:.2f}, then {losses[1]:.2f}"]
+
+
+def _reinforce(figures: Figures) -> list[str]:
+    both = figures.get("right")
+    if not isinstance(both, list) or len(both) != 2:
+        return nested_figures(figures)
+    lines = [f"{percent(both[0])} of drawn answers right at first, {percent(both[1])} at the end"]
+    lengths = figures.get("answer_tokens")
+    if isinstance(lengths, list) and len(lengths) == 2:
+        lines.append(f"{lengths[0]:.1f} tokens an answer, then {lengths[1]:.1f}")
+    return lines
+
+
 def _distill(figures: Figures) -> list[str]:
     lines = []
     accepted = figures.get("accepted")
@@ -171,6 +198,10 @@ def _evaluate(figures: Figures) -> list[str]:
     for name, share in (figures.get("accuracy") or {}).items():
         low, high = (figures.get("interval") or {}).get(name, (share, share))
         lines.append(f"{label(name)}: {percent(share)} of unseen problems ({percent(low)} to {percent(high)})")
+    for pair, change in (figures.get("paired") or {}).items():
+        later, earlier = pair.split("_", 1)
+        difference, low, high = (points(value) for value in change)
+        lines.append(f"{label(later)} against {label(earlier)}: {difference} points ({low} to {high})")
     for name, by_length in (figures.get("needles") or {}).items():
         found = [f"{percent(share)} at {length}" for length, share in by_length.items()]
         if found:
@@ -181,6 +212,8 @@ def _evaluate(figures: Figures) -> list[str]:
         lines.append("wishes: " + listing(
             [f"{percent(refusal[kind])} of {kind} ones {what}" for kind, what in _WISHES.items() if kind in refusal]
         ))  # fmt: skip
+    if "admits_ignorance" in figures:
+        lines.append(f"admits not to know what nobody can: {percent(figures['admits_ignorance'])}")
     return lines
 
 
@@ -190,12 +223,12 @@ _FIGURES: dict[str, Callable[[Figures], list[str]]] = {
     "tokenizer": _tokenizer,
     "pretrain": _pretrain,
     "extend": _extend,
-    "specialise": nested_figures,
+    "specialise": _specialise,
     "distill": _distill,
     "review": _review,
-    "finetune": nested_figures,
+    "finetune": _finetune,
     "reward": _reward,
-    "reinforce": nested_figures,
+    "reinforce": _reinforce,
     "evaluate": _evaluate,
 }
 

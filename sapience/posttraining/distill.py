@@ -48,8 +48,8 @@ def run(context: StageContext) -> dict[str, Any]:
     }
     if section.generator is not None:
         drafted = draft_everyday(section.generator, context.recipe.seed, folder, context.progress)
-        write_samples(folder / "drafts.jsonl", drafted.samples)
-        figures |= {"drafted": len(drafted.samples), "drafts_failed": drafted.failed}
+        left_out = dict(drafted.left_out)
+        figures |= {"drafted": len(drafted.samples), "drafts_failed": drafted.failed, "drafts_left_out": left_out}
     kinds = {kind: [d for d in drawn if d.kind == kind] for kind in kept}
     return figures | {
         "drawn": len(drawn),

@@ -1,8 +1,7 @@
 """The review queue: items to judge and what people said of them, in SQLite or PostgreSQL.
 
-Two tables. `review_items` holds drafts and comparisons; `review_words` holds every word ever said, in order: a later word
-of the same person on the same item replaces the earlier, undo withdraws, nothing is deleted. Outcomes (a majority, a tie)
-are computed in one place, as SQL, so that the item handed out next, the counts and the exports cannot disagree.
+Its two tables are in `tables`. Outcomes (a majority, a tie) are computed in one place, as SQL, so that the item handed out
+next, the counts and the exports cannot disagree.
 
 Writers come one after another: SQLite begins them with BEGIN IMMEDIATE, PostgreSQL with an advisory lock. People write a
 few times a minute, so a queue is short, and adding, handing out and judging need no cleverer locks. Readers never wait.
@@ -24,11 +23,12 @@ from typing import Any, Literal, Self, cast, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
 from sapience.recipe import UserError
 from sapience.review import records
 from sapience.review.records import Action, Choice, Chosen, Comparison, Decision, Draft, RefusedWord, UnknownItem
+from sapience.review.tables import Item, Table, Word
 
 LEASE = timedelta(minutes=10)
 """How long an item handed to one person is kept from others while other items wait."""
@@ -39,46 +39,6 @@ WRITER_LOCK = 0x5A91E4CE
 DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 
 Kind = Literal["draft", "comparison"]
-
-
-class Table(DeclarativeBase):
-    """The queue's tables."""
-
-
-class Item(Table):
-    """A draft or a comparison."""
-
-    __tablename__ = "review_items"
-
-    row: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(sa.String(16), index=True)
-    identity: Mapped[str] = mapped_column(sa.String(16), unique=True)
-    messages: Mapped[records.Messages] = mapped_column(sa.JSON)
-    first: Mapped[str] = mapped_column(sa.Text)
-    second: Mapped[str | None] = mapped_column(sa.Text)
-    """None for a draft."""
-    language: Mapped[str] = mapped_column(sa.Text)
-    category: Mapped[str] = mapped_column(sa.Text)
-    source: Mapped[str] = mapped_column(sa.Text)
-    holder: Mapped[str | None] = mapped_column(sa.Text)
-    """Who has it on the screen."""
-    held_until: Mapped[float] = mapped_column(default=0.0)
-    """Seconds since 1970."""
-
-
-class Word(Table):
-    """One thing that one person said of one item."""
-
-    __tablename__ = "review_words"
-
-    row: Mapped[int] = mapped_column(primary_key=True)
-    item: Mapped[int] = mapped_column(sa.ForeignKey("review_items.row"), index=True)
-    annotator: Mapped[str] = mapped_column(sa.Text, index=True)
-    verdict: Mapped[str] = mapped_column(sa.String(16))
-    answer: Mapped[str] = mapped_column(sa.Text)
-    reason: Mapped[str] = mapped_column(sa.Text)
-    at: Mapped[float]
-    withdrawn: Mapped[bool] = mapped_column(default=False)
 
 
 def queue_url(run: Path) -> str:
@@ -118,6 +78,14 @@ class ReviewQueue:
                 "be written to, or give another address"
             ) from None
         return queue
+
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether a queue may be at an address already: False only for a SQLite file that is not there, which `open` would
+        make. Raises UserError for what is no address.
+        """
+        address = _parse(url)
+        return address.get_backend_name() != "sqlite" or Path(str(address.database)).is_file()
 
     def close(self) -> None:
         """Give the connections back."""
@@ -200,6 +168,17 @@ class ReviewQueue:
             made.append(records.Reviewed(_draft(item), answer, people, provenance))
         return made
 
+    def standings(self) -> dict[str, records.Standing]:
+        """Every draft by identity: what was said of it and what it came to, with the queue's number of votes."""
+        tally = _tally()
+        said = [sa.func.coalesce(tally.c[action], 0) for action in get_args(Action)]
+        query = sa.select(Item.identity, _outcome(tally, self.votes), *said).outerjoin(tally, tally.c.item == Item.row)
+        with Session(self._engine) as session:
+            found = session.execute(query.where(Item.kind == "draft")).all()
+        return {
+            identity: records.Standing(cast("Action | None", outcome), *counts) for identity, outcome, *counts in found
+        }
+
     def preferences(self, votes: int | None = None) -> list[records.Preference]:
         """Pairs of which more people prefer one answer than the other or neither, by identity; reasons one a line."""
         made = []
@@ -241,12 +220,17 @@ class ReviewQueue:
             annotators = session.scalars(people).one()
         return records.Counts(number[None], number["accept"], number["edit"], number["reject"], compared, annotators)
 
-    def fingerprint(self) -> str:
-        """16 hex digits over everybody's last words, whatever the order or time they were said in."""
+    def fingerprint(self, kind: Kind | None = None) -> str:
+        """16 hex digits over everybody's last words, on items of one kind or all, whatever the order or time they were
+        said in; empty where nothing was said, as there is no queue before somebody needs one.
+        """
         query = sa.select(Item.identity, Word.annotator, Word.verdict, Word.answer, Word.reason).join_from(Word, Item)
+        query = query.where(_standing())
+        if kind is not None:
+            query = query.where(Item.kind == kind)
         with Session(self._engine) as session:
-            said = sorted(tuple(row) for row in session.execute(query.where(_standing())))
-        return hashlib.sha256(json.dumps(said).encode("utf-8")).hexdigest()[:16]
+            said = sorted(tuple(row) for row in session.execute(query))
+        return hashlib.sha256(json.dumps(said).encode("utf-8")).hexdigest()[:16] if said else ""
 
     @contextmanager
     def _write(self) -> Iterator[Session]:

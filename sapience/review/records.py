@@ -149,6 +149,17 @@ class Reviewed:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How far one draft is: what it came to, and how many people's last word on it is which."""
+
+    outcome: Action | None
+    """None while it waits: too few votes, or a tie."""
+    accept: int
+    edit: int
+    reject: int
+
+
+@dataclass(frozen=True)
 class Preference:
     """A pair for the reward model, with the reasons of the people who preferred the chosen answer."""
 

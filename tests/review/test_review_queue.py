@@ -487,6 +487,53 @@ def test_agreement_of_nobody_and_of_one_label() -> None:
     assert (always.percent, always.kappa) == (100.0, None)
 
 
+def test_fingerprint_of_one_kind_hears_that_kind_alone(queue: ReviewQueue) -> None:
+    queue.add_drafts([draft(1)])
+    queue.add_comparisons([pair(1)])
+    assert {queue.fingerprint(kind) for kind in (None, "draft", "comparison")} == {""}, "nothing was said"
+    queue.decide(draft(1).identity, "ada", "reject")
+    drafts, both = queue.fingerprint("draft"), queue.fingerprint()
+    assert len(drafts) == 16
+    assert (both, queue.fingerprint("comparison")) == (drafts, "")
+    queue.choose(pair(1).identity, "ada", "first", "kinder")
+    assert queue.fingerprint("draft") == drafts
+    assert len({drafts, queue.fingerprint("comparison"), queue.fingerprint()}) == 3
+    queue.undo("ada")
+    queue.undo("ada")
+    assert {queue.fingerprint(kind) for kind in (None, "draft", "comparison")} == {""}
+
+
+@settings(deadline=None, max_examples=12)
+@given(said=words(), votes=st.integers(1, 3))
+def test_standings_are_everybodys_last_words(said: list, votes: int) -> None:
+    last: dict[tuple[int, str], str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        queue = ReviewQueue.open(queue_url(Path(folder)), votes=votes)
+        queue.add_drafts(map(draft, range(4)))
+        queue.add_comparisons(map(pair, range(4)))
+        for word in said:
+            say(queue, *word)
+            name, number, verdict, _ = word
+            if verdict in ("accept", "edit", "reject"):
+                last[number, name] = verdict
+        found = queue.standings()
+        counts = queue.counts()
+        kept = {one.draft.identity for one in queue.reviewed()}
+        queue.close()
+    assert set(found) == {draft(number).identity for number in range(4)}
+    for number in range(4):
+        standing = found[draft(number).identity]
+        expected = Counter(verdict for (item, _), verdict in last.items() if item == number)
+        assert (standing.accept, standing.edit, standing.reject) == tuple(
+            expected[verdict] for verdict in ("accept", "edit", "reject")
+        )
+        assert (standing.outcome in ("accept", "edit")) == (draft(number).identity in kept)
+    outcomes = Counter(standing.outcome for standing in found.values())
+    assert (outcomes["accept"], outcomes["edit"], outcomes["reject"]) == (
+        counts.accepted, counts.edited, counts.rejected,
+    )  # fmt: skip
+
+
 # Several at once
 
 
@@ -562,6 +609,16 @@ def test_addresses_that_cannot_be_used(url: str, told: str, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=told):
         ReviewQueue.open(url)
+
+
+def test_only_a_missing_file_is_known_not_to_exist(tmp_path: Path) -> None:
+    assert not ReviewQueue.exists(queue_url(tmp_path))
+    assert not list(tmp_path.iterdir()), "asking makes nothing"
+    ReviewQueue.open(queue_url(tmp_path)).close()
+    assert ReviewQueue.exists(queue_url(tmp_path))
+    assert ReviewQueue.exists("postgresql://ada@host/name")
+    with pytest.raises(UserError, match="no database address"):
+        ReviewQueue.exists("nonsense")
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
