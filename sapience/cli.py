@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sapience import __version__
+from sapience.evaluation.sample_choice import Sort
 from sapience.recipe import UserError
 from sapience.screen import Screen
 
@@ -21,7 +22,7 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="sapience",
     help="The open, complete DeepSeek-V3 training system: one recipe takes a model from raw text to an assistant.",
-    epilog="Begin with: sapience run recipes/demo.yaml",
+    epilog="Begin with: sapience run recipes/demo.yaml. Then: sapience chat demo, sapience samples demo.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,6 +36,14 @@ Overrides = Annotated[
     typer.Argument(help="Changes to the recipe, such as pretrain.steps=50 seed=1.", show_default=False),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or directory.", show_default=False)]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="RUN (its latest model), RUN@stage, RUN@specialise/DOMAIN or a Hugging Face folder.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -108,7 +117,7 @@ def report(run_name: RunName) -> None:
 
 @app.command()
 def generate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="RUN, RUN@stage or a Hugging Face folder.")],
+    model: ModelName,
     text: Annotated[str, typer.Argument(help="The beginning that the model continues.")],
     tokens: Annotated[int, typer.Option(help="Most tokens to write.", min=1)] = 100,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token every time.", min=0.0)] = 0.7,
@@ -140,6 +149,147 @@ def generate(
         print(json.dumps({"prompt": text, "text": written, "finished": drawn.finished}, ensure_ascii=False))
     else:
         print()
+
+
+@app.command(
+    epilog="""Examples:
+
+    sapience chat demo
+
+    sapience chat demo@pretrain
+
+    sapience chat demo@specialise/math --system "Think step by step, check, then answer."
+
+    sapience chat demo --message "Which number is the largest: 3, 9?" --temperature 0 --json
+
+    sapience chat demo < questions.txt
+
+    /help lists what can be typed beside questions: /stage NAME goes on with another model of the run, which answers the
+    last question again. From a pipe every line is a question, and nothing but answers is printed."""
+)
+def chat(
+    model: ModelName,
+    system: Annotated[str, typer.Option(help="A message that stands before the conversation.")] = "",
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token every time.", min=0.0)] = 0.7,
+    tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 512,
+    seed: Annotated[int, typer.Option(help="Same seed, same answers.", min=0)] = 0,
+    message: Annotated[str | None, typer.Option(help="Ask this, print the answer and end.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Talk to a model of a run, and hear how its stages differ."""
+    from sapience.run import resolve_model
+
+    if as_json and message is None:
+        raise UserError("--json prints one answer: say with --message what is to be asked")
+    folder = resolve_model(model)
+    from sapience.serving.answering import Settings
+    from sapience.serving.terminal import ask_once, talk
+
+    settings = Settings(temperature, tokens, seed)
+    if message is None:
+        talk(folder, system, settings, Screen().say)
+    else:
+        ask_once(folder, system, message, settings, as_json, Screen().say)
+
+
+@app.command(
+    epilog="""Examples:
+
+    sapience samples demo
+
+    sapience samples demo --stage reinforce --verdict wrong --random --seed 3
+
+    sapience samples demo --stage specialise/math --step 1-5 --group --sort reward --reverse
+
+    sapience samples demo --search "cannot help" --count 50 --json
+
+    Without options: how much of what there is, and a few examples. Verdicts: ok, wrong, format_error, compile_error,
+    runtime_error, timeout, memory, output_limit, infra_error; of a preference pair chosen and rejected."""
+)
+def samples(
+    run_name: RunName,
+    stage: Annotated[str, typer.Option(help="Only this stage's, such as specialise or specialise/math.")] = "",
+    category: Annotated[str, typer.Option(help="Only of this problem family or kind of wish.")] = "",
+    verdict: Annotated[str, typer.Option(help="Only with this verdict, such as ok or wrong.")] = "",
+    step: Annotated[str, typer.Option(help="Only of training step N, or of steps N-M.")] = "",
+    search: Annotated[str, typer.Option(help="Only with these words in the conversation.")] = "",
+    count: Annotated[
+        int | None, typer.Option(help="How many to show.  [default: 10]", min=1, show_default=False)
+    ] = None,
+    sort: Annotated[
+        Sort | None, typer.Option(help="Highest reward, earliest step or longest answer first.", show_default=False)
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Sort the other way round.")] = False,
+    group: Annotated[bool, typer.Option("--group", help="All answers to one prompt side by side.")] = False,
+    random: Annotated[bool, typer.Option("--random", help="Draw at random instead of taking the first.")] = False,
+    seed: Annotated[int, typer.Option(help="Same seed, same random draw.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Read what the models of a run said, and what it was worth."""
+    from sapience.evaluation.sample_choice import Choice, group_record, overview
+    from sapience.evaluation.sample_reader import SampleReader, Wanted, parse_steps
+    from sapience.run import resolve_run
+    from sapience.serving.printable import json_line
+
+    reader = SampleReader(resolve_run(run_name))
+    screen = Screen()
+    wanted = Wanted(stage, category, verdict, parse_steps(step) if step else None, search)
+    choice = Choice(count or 10, sort, reverse, seed if random else None)
+    if wanted == Wanted() and count is None and not (sort or group or random or as_json):
+        screen.overview(run_name, *overview(reader.samples(), seed))
+    elif group:
+        found, groups = choice.groups(reader.groups(wanted))
+        if as_json:
+            print(json_line({"found": found, "samples": [group_record(answers) for answers in groups]}))
+        else:
+            screen.chosen(found, groups, screen.group, "groups")
+    else:
+        found, chosen = choice.samples(reader.samples(wanted))
+        if as_json:
+            print(json_line({"found": found, "samples": [sample.record() for sample in chosen]}))
+        else:
+            screen.chosen(found, chosen, screen.sample, "answers")
+    if reader.unreadable:
+        screen.say(f"{reader.unreadable} lines could not be read and were passed over")
+
+
+@app.command(
+    epilog="""Examples:
+
+    sapience review demo
+
+    sapience review demo --no-browser --port 0
+
+    sapience review demo --json
+
+    The page opens in a browser; Ctrl-C stops it and loses nothing. Afterwards give the command of the run again: what
+    people accepted is trained on. --json says how far people are and how far they agree."""
+)
+def review(
+    run_name: RunName,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes any free one.", min=0, max=65535)] = 8765,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the page's address.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Database of the queue, where it is not the recipe's, such as postgresql://…", show_default=False
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the answers that wait: accept, edit, reject, compare."""
+    from sapience.recipe import load_recipe
+    from sapience.run import resolve_run
+
+    folder = resolve_run(run_name)
+    section = load_recipe(folder / "recipe.yaml").review
+    from sapience.review.progress import progress_record, queue_address
+    from sapience.review.server import serve
+
+    if as_json:
+        print(json.dumps(progress_record(folder, url or section.url, section.votes)))
+    else:
+        serve(folder, queue_address(folder, url or section.url), port, not no_browser, section.votes)
 
 
 @app.command()

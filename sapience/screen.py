@@ -1,10 +1,11 @@
 """What the terminal shows: progress bars with the time left, tables, one-line notices. Everything goes to standard error
 but what a command was asked to print."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -17,8 +18,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column, Table
+from rich.text import Text
 
+from sapience.evaluation.sample_choice import StageOverview
+from sapience.evaluation.sample_layouts import ReadSample
+from sapience.evaluation.sample_reader import sample_files
+from sapience.recipe import load_recipe
 from sapience.run import ProgressTask
+from sapience.serving.printable import printable
+
+Item = TypeVar("Item")
 
 
 class Screen:
@@ -61,12 +70,78 @@ class Screen:
         page = folder / "report" / "report.html"
         if page.is_file():
             self.output.print(f"Report: {page.resolve()}  (opens in any browser, offline)", soft_wrap=True)
-        self.output.print(
-            f'Next:   sapience generate {folder} "The "\n'
-            f"        sapience status {folder}\n"
-            "        sapience recipe explain        (what can be changed)",
-            soft_wrap=True,
-        )
+        for number, (command, meaning) in enumerate(_next_commands(folder)):
+            self.output.print(f"{'' if number else 'Next:':<8}{command:<30} ({meaning})", soft_wrap=True, markup=False)
+
+    def overview(self, run: str, stages: Sequence[StageOverview], examples: Sequence[ReadSample]) -> None:
+        """`sapience samples RUN`: how much of what there is, an example of each stage, what can be asked."""
+        table = Table(
+            "stage", "answers", "right", "reward, first → last tenth", "categories",
+            title=_cell(f"What the models of {run} said"), title_justify="left",
+        )  # fmt: skip
+        for stage in stages:
+            first, last = stage.reward_of_tenth(last=False), stage.reward_of_tenth(last=True)
+            most = sorted(stage.categories.items(), key=lambda item: -item[1])
+            shown = ", ".join(f"{name or '–'} {number}" for name, number in most[:_CATEGORIES])
+            table.add_row(
+                _cell(stage.stage),
+                str(stage.answers),
+                "" if stage.right_share is None else f"{100 * stage.right_share:.0f} %",
+                "" if first is None or last is None else f"{first:.2f} → {last:.2f}",
+                _cell(shown + (f" and {len(most) - _CATEGORIES} more" if len(most) > _CATEGORIES else "")),
+            )
+        self.output.print(table)
+        for sample in examples:
+            self.sample(sample, longest=_SHORT)
+        self.output.print()
+        drawn = [stage.stage for stage in stages if stage.rewards]
+        asked = [f"--stage {stages[-1].stage} --verdict wrong --random"] if stages else []
+        asked += [f"--stage {stage} --step 1-10 --group --sort reward" for stage in drawn[-1:]]
+        for number, options in enumerate([*asked, "--search WORDS --count 20"]):
+            lead = "" if number else "Look closer:"
+            self.output.print(f"{lead:<13}sapience samples {run} {options}", soft_wrap=True, markup=False)
+        self.output.print(f"{'':<13}sapience samples --help", soft_wrap=True, markup=False)
+
+    def chosen(self, found: int, items: Sequence[Item], show: Callable[[Item], None], what: str) -> None:
+        """Some of what was found, and how many there are."""
+        for item in items:
+            show(item)
+        if found == 0:
+            self.say(f"no {what} are like that: give fewer options, or none to see what there is")
+        else:
+            more = "; --count shows more" if found > len(items) else ""
+            self.say(f"\n{len(items)} of {found} {what}{more}")
+
+    def sample(self, sample: ReadSample, longest: int | None = None) -> None:
+        """One answer with what came before it and what is known of it; texts clipped to `longest` characters."""
+        self.output.print()
+        self.output.rule(_cell(_known(sample)), align="left", characters="─")
+        for role, content in sample.messages:
+            self._turn(role, content if longest is None else _clipped(content, longest, end=True))
+        self._turn("answer", sample.answer if longest is None else _clipped(sample.answer, longest))
+        for name, value in (("expected", sample.expected), ("note", sample.note), ("by", sample.written_by)):
+            if value:
+                self._turn(name, value)
+
+    def group(self, group: Sequence[ReadSample]) -> None:
+        """All answers to one prompt side by side, the best first."""
+        first = group[0]
+        self.output.print()
+        self.output.rule(_cell(_known(first, of_group=True)), align="left", characters="─")
+        for role, content in first.messages:
+            self._turn(role, content)
+        if first.expected:
+            self._turn("expected", first.expected)
+        table = Table("reward", "advantage", "verdict", "tokens", "answer", show_lines=True)
+        for sample in sorted(group, key=lambda one: -math.inf if one.reward is None else one.reward, reverse=True):
+            table.add_row(
+                _figure(sample.reward), _figure(sample.advantage), _cell(sample.verdict),
+                "" if sample.tokens is None else str(sample.tokens), _cell(sample.answer),
+            )  # fmt: skip
+        self.output.print(table)
+
+    def _turn(self, name: str, content: str) -> None:
+        self.output.print(f"{printable(name)}: {printable(content)}", markup=False, soft_wrap=True)
 
     def states(self, folder: Path, states: Sequence[Any]) -> None:
         """`sapience status` for people."""
@@ -90,6 +165,68 @@ class Screen:
         for row in rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         self.output.print(table)
+
+
+_CATEGORIES = 6
+_SHORT = 300
+
+
+def _next_commands(folder: Path) -> list[tuple[str, str]]:
+    """What one would type after a run, by what it has made."""
+    commands = []
+    if any((folder / stage / "model" / "config.json").is_file() for stage in ("finetune", "reinforce")):
+        commands.append((f"sapience chat {folder}", "talk to the assistant; /stage shows what each stage changed"))
+    else:
+        commands.append((f'sapience generate {folder} "The "', "continue a text"))
+    if sample_files(folder):
+        commands.append((f"sapience samples {folder}", "what its models said, and what it was worth"))
+    if waiting := _waiting(folder):
+        commands.append((f"sapience review {folder}", f"{waiting} answers wait for people"))
+    commands.append((f"sapience status {folder}", "stages and figures"))
+    commands.append(("sapience recipe explain", "what can be changed"))
+    return commands
+
+
+def _waiting(folder: Path) -> int:
+    """How much waits for people in the run's queue. A run without one does not load a database's code."""
+    section = load_recipe(folder / "recipe.yaml").review if (folder / "recipe.yaml").is_file() else None
+    if section is None or (section.url is None and not (folder / "review.sqlite").is_file()):
+        return 0
+    from sapience.review.progress import waiting
+
+    return waiting(folder, section.url, section.votes)
+
+
+def _known(sample: ReadSample, of_group: bool = False) -> str:
+    """A sample's stage, place and worth in one line."""
+    step = "" if sample.step is None else f", step {sample.step}"
+    parts = [sample.stage + step, sample.phase if sample.phase not in sample.stage else "", sample.category]
+    if not of_group:
+        sources = ", ".join(f"{name} {_figure(value)}" for name, value in sample.sources.items())
+        parts += [
+            sample.verdict,
+            "" if sample.reward is None else f"reward {_figure(sample.reward)}" + (f" ({sources})" if sources else ""),
+            "" if sample.advantage is None else f"advantage {_figure(sample.advantage)}",
+            "" if sample.tokens is None else f"{sample.tokens} tokens",
+            "cut off" if sample.finished is False else "",
+        ]
+    return " · ".join(part for part in parts if part)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _cell(text: str) -> Text:
+    """Text of a run as it is: no markup, no escape sequences."""
+    return Text(printable(text))
+
+
+def _clipped(text: str, longest: int, end: bool = False) -> str:
+    """The beginning of a long text, or its end."""
+    if len(text) <= longest:
+        return text
+    return f"… {text[-longest:]}" if end else f"{text[:longest]} …"
 
 
 class _Bar:

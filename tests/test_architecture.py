@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sapience"
 FLOORS = (
     ("cli", "screen", "__main__"),
-    ("journey",),
+    ("journey", "stages"),
     ("pretraining",),
     ("posttraining",),
     ("review",),
     ("evaluation",),
+    ("serving",),
     ("planning",),
     ("corpus",),
     ("rewards",),
@@ -48,7 +49,7 @@ OPTIONAL = {
     "transformers",
     "tensorboard",
 }
-TORCH_FREE = {"recipe", "run", "cli", "screen", "__main__", "journey", "planning"}
+TORCH_FREE = {"recipe", "run", "cli", "screen", "__main__", "journey", "stages", "planning"}
 LONGEST = 450
 
 

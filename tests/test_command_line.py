@@ -20,6 +20,7 @@ from sapience.cli import main
 from sapience.planning.machine import Machine
 from sapience.recipe import UserError
 from sapience.run import Manifest, write_manifest
+from sapience.stages import stage_names
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -176,7 +177,7 @@ def one_object(text: str) -> dict[str, Any]:
 def test_status_as_json(made_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_of("status", "tiny", "--json") == 0
     told = one_object(capsys.readouterr().out)
-    assert list(told["stages"]) == ["corpus", "tokenizer", "pretrain", "extend", "evaluate", "report"]
+    assert list(told["stages"]) == stage_names()
     assert told["stages"]["corpus"] == {"state": "outdated", "seconds": 3.0, "figures": {"documents": 5, "name": "ü"}}
     assert told["stages"]["pretrain"] == {"state": "waiting", "seconds": None, "figures": {}}
 

@@ -18,8 +18,13 @@ import pytest
 from tiny_journey import write_recipe, write_texts
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("corpus", "tokenizer", "pretrain", "extend", "evaluate", "report")
-TIMING = {"seconds", "tokens_per_second", "training_seconds"}
+TIMING = {"seconds", "tokens_per_second", "training_seconds", "drawing_seconds"}
+POST_TRAINING = ("specialise", "distill", "review", "finetune", "reward", "reinforce")
+LONGEST = {
+    "corpus": 1.0, "tokenizer": 0.3, "pretrain": 5.0, "extend": 4.0, "specialise": 4.0, "distill": 1.0, "review": 0.2,
+    "finetune": 9.0, "reward": 2.0, "reinforce": 1.5, "evaluate": 3.0, "report": 3.0,
+}  # fmt: skip
+"""Seconds after its beginning within which a stage is killed."""
 TEXTS_SEED = 5
 
 
@@ -33,7 +38,7 @@ def start(recipe: Path, runs: Path, *overrides: str) -> subprocess.Popen[str]:
 
 def finish(recipe: Path, runs: Path, *overrides: str) -> None:
     process = start(recipe, runs, *overrides)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output[-3000:]
 
 
@@ -63,11 +68,18 @@ def made_by(run: Path) -> dict[str, Any]:
         name = str(path.relative_to(run))
         if "checkpoints" in name or "tensorboard" in name or name.startswith("report") or not path.is_file():
             continue
+        if path.name.endswith(".partial.jsonl"):
+            continue
         if path.suffix in {".safetensors", ".bin", ".npz", ".zst"} or path.name == "tokenizer.json":
             made[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.suffix == ".jsonl":
             made[name] = [without_timing(json.loads(line)) for line in path.read_text().split("\n") if line]
-        elif path.name in ("counters.json", "results.json") or path.name.startswith("map-"):
+        elif path.name in (
+            "counters.json",
+            "results.json",
+            "figures.json",
+            "side_by_side.json",
+        ) or path.name.startswith("map-"):
             made[name] = without_timing(json.loads(path.read_text()))
         elif path.name == "manifest.json":
             manifest = json.loads(path.read_text())
@@ -79,7 +91,14 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert one.keys() == other.keys()
     assert not [name for name in one if one[name] != other[name]]
     weights = [name for name in one if name.endswith(".safetensors")]
-    assert {name.split("/")[0] for name in weights} == {"pretrain", "extend"}
+    assert {name.split("/")[0] for name in weights} == {
+        "pretrain",
+        "extend",
+        "specialise",
+        "finetune",
+        "reward",
+        "reinforce",
+    }
     assert len(one["pretrain/manifest.json"][1]["stream"]) == 32
     assert len(one["extend/phase-2/counters.json"]["stream"]) == 32
 
@@ -110,8 +129,9 @@ def test_a_journey_killed_in_every_stage_makes_the_same(recipe: Path, tmp_path: 
     kills = [("corpus", rng.uniform(0, 0.6)), ("tokenizer", rng.uniform(0, 0.1))]
     kills += [("pretrain", rng.uniform(0.5, 4.0)), ("pretrain", rng.uniform(2.0, 4.0))]
     kills += [("extend", rng.uniform(0, 0.8)), ("extend", rng.uniform(2.0, 3.5))]
+    kills += [(stage, rng.uniform(0, LONGEST[stage])) for stage in POST_TRAINING]
     kills += [("evaluate", rng.uniform(0, 0.3)), ("report", rng.uniform(0, 0.3))]
-    assert kill_everywhere(kills, recipe, tmp_path / "killed") >= 4
+    assert kill_everywhere(kills, recipe, tmp_path / "killed") >= 6
     assert_same(made_by(tmp_path / "whole" / "tiny"), made_by(tmp_path / "killed" / "tiny"))
 
 
@@ -120,9 +140,8 @@ def test_a_journey_killed_in_every_stage_makes_the_same(recipe: Path, tmp_path: 
 def test_a_journey_killed_many_times_makes_the_same(seed: int, recipe: Path, tmp_path: Path) -> None:
     finish(recipe, tmp_path / "whole")
     rng = Random(seed)
-    longest = {"corpus": 1.0, "tokenizer": 0.3, "pretrain": 5.0, "extend": 4.0, "evaluate": 3.0, "report": 3.0}
-    kills = [(stage, rng.uniform(0, longest[stage])) for stage in STAGES for _ in range(6)]
-    assert kill_everywhere(kills, recipe, tmp_path / "killed") >= 15
+    kills = [(stage, rng.uniform(0, longest)) for stage, longest in LONGEST.items() for _ in range(6)]
+    assert kill_everywhere(kills, recipe, tmp_path / "killed") >= 30
     assert_same(made_by(tmp_path / "whole" / "tiny"), made_by(tmp_path / "killed" / "tiny"))
     assert not leftovers(tmp_path / "killed" / "tiny" / "pretrain")
 

@@ -125,7 +125,6 @@ class Measuring:
     def ask_base(self, step: str) -> None:
         """One kind of question, few-shot; a base model is asked neither repeatedly nor about wishes."""
         section, window, seed = self.section, self.measurement.window, self.measurement.seed
-        system = self.measured.system
         if step == "problems":
             problems = self.measurement.problems
             self._file_answers(few_shot_answers(

@@ -20,6 +20,10 @@ class Microbatch:
     """int32: which document of its row a position belongs to; -1 is padding."""
     isolate: bool = False
     """Attend within a document only (post-training); pre-training lets packed documents see each other, as V3 does."""
+    positions_BT: Tensor | None = None
+    """int64: place of each token in its own sequence; None where places count from the row's beginning."""
+    prefix: bool = False
+    """Document 0 of a row is the beginning of all its other documents, which see it and not each other."""
 
     @property
     def valid_BT(self) -> Tensor:
@@ -33,6 +37,8 @@ class Microbatch:
             self.labels_BT.to(device, non_blocking=True),
             self.documents_BT.to(device, non_blocking=True),
             self.isolate,
+            None if self.positions_BT is None else self.positions_BT.to(device, non_blocking=True),
+            self.prefix,
         )
 
 

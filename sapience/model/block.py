@@ -21,6 +21,7 @@ class Context:
     """What every layer of a forward pass shares."""
 
     cosines: Tensor
+    """[T,P/2], or [B,T,P/2] where rows have positions of their own; so are the sines."""
     sines: Tensor
     valid_BT: Tensor | None = None
     """True where there is a token; None where there is no padding."""

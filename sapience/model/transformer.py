@@ -105,11 +105,16 @@ class Transformer(nn.Module):
         """What the layers share for this batch."""
         length = batch.tokens_BT.shape[1]
         cosines, sines = self.rotary(length)
+        if batch.positions_BT is not None:
+            cosines, sines = cosines[batch.positions_BT], sines[batch.positions_BT]
         mask = None
-        if batch.isolate:
+        if batch.isolate or batch.prefix:
             documents = batch.documents_BT
+            seen = documents.unsqueeze(2) == documents.unsqueeze(1)
+            if batch.prefix:
+                seen = seen | (documents == 0).unsqueeze(1)
             causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-            mask = ((documents.unsqueeze(2) == documents.unsqueeze(1)) & causal).unsqueeze(1)
+            mask = (seen & causal).unsqueeze(1)
         return Context(cosines, sines, batch.valid_BT, mask)
 
     def body(self, tokens_BT: Tensor, context: Context) -> tuple[Tensor, list[Router]]:
@@ -155,7 +160,7 @@ class Transformer(nn.Module):
 def _shorten(context: Context, length: int) -> Context:
     valid = None if context.valid_BT is None else context.valid_BT[:, -length:]
     mask = None if context.mask is None else context.mask[..., :length, :length]
-    return Context(context.cosines[:length], context.sines[:length], valid, mask)
+    return Context(context.cosines[..., :length, :], context.sines[..., :length, :], valid, mask)
 
 
 def count_parameters(modules: Sequence[nn.Module]) -> int:

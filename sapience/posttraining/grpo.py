@@ -36,11 +36,13 @@ from sapience.training.optimizer import OptimizerSet
 
 MOST_SKIPPED = 20
 """Updates in a row without a finite gradient after which training is given up."""
+SHARED_ROW = 256
+"""Most tokens of a row that answers to one prompt share; attention grows with the square of a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyBatch(Microbatch):
-    """Prompts with answers, a row each; all that the loss needs of every answer token, zero elsewhere."""
+    """Prompts, each with answers to it behind one another; all that the loss needs of every answer token, zero elsewhere."""
 
     weights_BT: Tensor
     advantages_BT: Tensor
@@ -63,6 +65,8 @@ class PolicyBatch(Microbatch):
             moved.labels_BT,
             moved.documents_BT,
             moved.isolate,
+            moved.positions_BT,
+            moved.prefix,
             weights_BT=self.weights_BT.to(device),
             advantages_BT=self.advantages_BT.to(device),
             engine_BT=self.engine_BT.to(device),
@@ -220,7 +224,8 @@ class GroupPolicyTraining:
         """Micro-batches of an update and the lengths of its answers."""
         section = self.section
         rollouts = [r for group in groups for r in group if r.advantage is not None]
-        batches = policy_batches(rollouts, section, self.chat.tokenizer.pad_id)
+        depths = self.model.config.num_nextn_predict_layers
+        batches = policy_batches(rollouts, section, self.chat.tokenizer.pad_id, depths)
         if section.beta and self.reference is not None:
             batches = [_with(b, reference_BT=answer_logprobs(self.reference, b)) for b in batches]
         if section.updates > 1:
@@ -327,46 +332,90 @@ def rate_at(section: PolicySection, share: float) -> float:
     return section.peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (share - start) / section.decay)))
 
 
-def policy_batches(rollouts: Sequence[Rollout], section: PolicySection, pad_id: int) -> list[PolicyBatch]:
-    """Answers behind their prompts, a row each, rows of like lengths together, at most `micro_tokens` at once."""
-    ordered = sorted(rollouts, key=lambda r: len(r.prompt_tokens) + len(r.completion.tokens))
+@dataclass(frozen=True)
+class _Row:
+    """A prompt and some of the answers to it: the prompt is read once, however many there are."""
+
+    prompt: Sequence[int]
+    end: int
+    """Last tokens of the prompt that stand at the head of every answer: one predicts its first token, and as many as
+    there are prediction depths keep what a depth looks ahead to within the answer's own part."""
+    rollouts: list[Rollout]
+
+    @property
+    def length(self) -> int:
+        """Tokens: the prompt's beginning once, its end and all but the last token of the answer for every answer."""
+        return len(self.prompt) - self.end + sum(self.end - 1 + len(r.completion.tokens) for r in self.rollouts)
+
+
+def policy_batches(
+    rollouts: Sequence[Rollout], section: PolicySection, pad_id: int, depths: int = 1
+) -> list[PolicyBatch]:
+    """Answers behind their prompts, rows of like lengths together, at most `micro_tokens` at once; `depths` of multi-token
+    prediction are trained along.
+
+    Answers to one prompt share its row up to SHARED_ROW tokens: they see the prompt and not each other, at the positions
+    they would have alone, so nothing but the arithmetic on the prompt is saved.
+    """
     batches: list[PolicyBatch] = []
-    chosen: list[Rollout] = []
-    for rollout in ordered:
-        width = len(rollout.prompt_tokens) + len(rollout.completion.tokens)
-        if chosen and (len(chosen) + 1) * width > section.micro_tokens:
-            batches.append(_batch(chosen, section, pad_id))
+    chosen: list[_Row] = []
+    for row in sorted(_rows(rollouts, max(1, depths)), key=lambda row: row.length):
+        if chosen and row.length * (len(chosen) + 1) > section.micro_tokens:
+            batches.append(_policy_batch(chosen, section, pad_id))
             chosen = []
-        chosen.append(rollout)
-    return [*batches, _batch(chosen, section, pad_id)] if chosen else batches
+        chosen.append(row)
+    return [*batches, _policy_batch(chosen, section, pad_id)] if chosen else batches
 
 
-def _batch(rollouts: Sequence[Rollout], section: PolicySection, pad_id: int) -> PolicyBatch:
-    # The last token of an answer is predicted, never an input: rows are one shorter than prompt and answer.
-    width = max(len(r.prompt_tokens) + len(r.completion.tokens) for r in rollouts) - 1
-    shape = len(rollouts), width
+def _rows(rollouts: Sequence[Rollout], end: int) -> list[_Row]:
+    rows: list[_Row] = []
+    open_rows: dict[tuple[int, ...], _Row] = {}
+    for rollout in rollouts:
+        key = tuple(rollout.prompt_tokens)
+        row = open_rows.get(key)
+        if row is None or row.length + row.end - 1 + len(rollout.completion.tokens) > SHARED_ROW:
+            row = open_rows[key] = _Row(rollout.prompt_tokens, min(end, len(key)), [])
+            rows.append(row)
+        row.rollouts.append(rollout)
+    return rows
+
+
+def _policy_batch(rows: Sequence[_Row], section: PolicySection, pad_id: int) -> PolicyBatch:
+    shape = len(rows), max(row.length for row in rows)
     tokens = torch.full(shape, pad_id, dtype=torch.int64)
     labels = torch.full(shape, IGNORE, dtype=torch.int64)
     documents = torch.full(shape, -1, dtype=torch.int32)
+    positions = torch.zeros(shape, dtype=torch.int64)
     weights, values, engine = (torch.zeros(shape) for _ in range(3))
-    for row, rollout in enumerate(rollouts):
-        whole = torch.tensor([*rollout.prompt_tokens, *rollout.completion.tokens])
-        end = len(whole) - 1
-        begin = len(rollout.prompt_tokens) - 1
-        tokens[row, :end] = whole[:-1]
-        documents[row, :end] = 0
-        labels[row, begin:end] = whole[begin + 1 :]
-        weights[row, begin:end] = token_weight(end - begin, section.aggregate)
-        values[row, begin:end] = rollout.advantage or 0.0
-        engine[row, begin:end] = torch.tensor(rollout.completion.logprobs)
-    return PolicyBatch(tokens, labels, documents, weights_BT=weights, advantages_BT=values, engine_BT=engine)
+    for number, row in enumerate(rows):
+        at = shared = len(row.prompt) - row.end
+        tokens[number, :at] = torch.tensor(row.prompt[:at], dtype=torch.int64)
+        documents[number, :at] = 0
+        positions[number, :at] = torch.arange(at)
+        for place, rollout in enumerate(row.rollouts, start=1):
+            answer = rollout.completion.tokens
+            whole = torch.tensor([*row.prompt[shared:], *answer[:-1]])
+            end = at + len(whole)
+            tokens[number, at:end] = whole
+            documents[number, at:end] = place
+            positions[number, at:end] = shared + torch.arange(len(whole))
+            part = number, slice(end - len(answer), end)
+            labels[part] = torch.tensor(answer)
+            weights[part] = token_weight(len(answer), section.aggregate)
+            values[part] = rollout.advantage or 0.0
+            engine[part] = torch.tensor(rollout.completion.logprobs)
+            at = end
+    return PolicyBatch(
+        tokens, labels, documents, positions_BT=positions, prefix=True,
+        weights_BT=weights, advantages_BT=values, engine_BT=engine,
+    )  # fmt: skip
 
 
 @torch.no_grad()
 def answer_logprobs(model: Transformer, batch: PolicyBatch) -> Tensor:
     """The model's log-probability of every answer token, zero elsewhere, [B,T] on the batch's device."""
     device = model.embedding.weight.device
-    moved = Microbatch(batch.tokens_BT, batch.labels_BT, batch.documents_BT, batch.isolate).to(device)
+    moved = batch.to(device)
     hidden_BTD, _ = model.body(moved.tokens_BT, model.context(moved))
     answer_BT = moved.labels_BT != IGNORE
     values = linear_log_probability(hidden_BTD[answer_BT], model.head.weight, moved.labels_BT[answer_BT])

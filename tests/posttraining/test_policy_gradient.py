@@ -8,9 +8,11 @@ import torch
 from tiny_models import tiny_config, tiny_model
 
 from sapience.inference.generate import Completion
+from sapience.ops.cross_entropy import IGNORE
 from sapience.ops.log_probability import linear_log_probability, reference
 from sapience.parallel.executor import PlainLoop
-from sapience.posttraining.grpo import PolicyObjective, answer_logprobs, judge_group, policy_batches
+from sapience.posttraining import grpo
+from sapience.posttraining.grpo import PolicyBatch, PolicyObjective, answer_logprobs, judge_group, policy_batches
 from sapience.posttraining.policy_gradient import advantages, correction, denominator, k3, surrogate
 from sapience.posttraining.rollouts import Prompt, Reward, Rollout
 from sapience.recipe.policy import PolicySection
@@ -127,3 +129,43 @@ def test_the_prediction_modules_follow_and_do_not_move_the_policy() -> None:
         if "embedding" not in name and "predictions" not in name:
             torch.testing.assert_close(gradients[1][name], value)
     assert any("predictions" in name and value.abs().max() > 0 for name, value in gradients[1].items())
+
+
+@pytest.mark.parametrize("longest", [12, 30, 512])
+def test_a_prompt_that_answers_share_changes_no_loss_and_no_gradient(
+    longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(tiny_config(num_nextn_predict_layers=2), 0, torch.float64)
+    rollouts = rollouts_of(7, groups=4, size=6)
+    section = PolicySection(beta=0.0, aggregate="token", mismatch=1e9)
+    found = []
+    for limit in (0, longest):
+        monkeypatch.setattr(grpo, "SHARED_ROW", limit)
+        batches = policy_batches(rollouts, section, 2, depths=2)
+        lengths = [int((b.labels_BT != IGNORE).sum()) for b in batches]
+        assert sum(lengths) == sum(len(r.completion.tokens) for r in rollouts)
+        sums = PlainLoop(model, PolicyObjective(section, 0.3)).forward_backward(batches, 1.0)
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        tokens = sum(int(b.valid_BT.sum()) for b in batches)
+        found.append((sums.values, gradients, tokens))
+        model.zero_grad(set_to_none=True)
+    alone, shared = found
+    for name in ("loss", "mtp_loss", "mismatch_mean"):
+        assert float(shared[0][name]) == pytest.approx(float(alone[0][name]), rel=1e-9)
+    for name, gradient in alone[1].items():
+        torch.testing.assert_close(shared[1][name], gradient, rtol=1e-8, atol=1e-10, msg=name)
+    assert shared[2] < alone[2] if longest > 12 else shared[2] <= alone[2]
+
+
+def test_neighbours_in_a_row_do_not_see_one_another() -> None:
+    model = tiny_model(tiny_config(), 0, torch.float64)
+    rollouts = rollouts_of(9, groups=1, size=4)
+    section = PolicySection()
+    [batch] = policy_batches(rollouts, section, 2)
+    before = answer_logprobs(model, batch)
+    changed = batch.tokens_BT.clone()
+    third = batch.documents_BT == 3
+    changed[third] = (changed[third] + 7) % 50 + 3
+    after = answer_logprobs(model, PolicyBatch(**{**vars(batch), "tokens_BT": changed}))
+    torch.testing.assert_close(after[~third], before[~third], rtol=0, atol=1e-12)
+    assert (after[third] != before[third]).any()

@@ -1,0 +1,155 @@
+"""One answer of a model to a conversation, given out as it comes.
+
+What is given out piece by piece is exactly the text that the whole answer decodes to, so that a reader sees what a
+record would hold. An answer depends on the conversation, the settings and the seed alone: asked again, it is the same.
+"""
+
+import codecs
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sapience.corpus.chat import ChatFormat
+from sapience.corpus.tokenizer import CONFIG, Tokenizer
+from sapience.inference.generate import generate
+from sapience.model.huggingface import load_model
+from sapience.model.transformer import Transformer
+from sapience.recipe.errors import UserError
+from sapience.serving.conversation import Conversation
+from sapience.serving.run_models import name_of
+from sapience.training.device import choose_device
+
+LARGEST_SEED = 2**32
+REWARD_HEAD = "reward_head.safetensors"
+"""Beside the weights of a model that gives scores."""
+
+
+@dataclass(frozen=True)
+class ChatModel:
+    """A model that is ready to answer."""
+
+    name: str
+    folder: Path
+    network: Transformer
+    chat: ChatFormat
+    taught: bool
+    """False for a base model, which only ever continued text."""
+
+    @property
+    def context(self) -> int:
+        """Longest conversation in tokens, the answer included."""
+        return self.network.config.max_position_embeddings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How answers are drawn. Raises UserError for what cannot be drawn with."""
+
+    temperature: float = 0.7
+    """0 takes the likeliest token every time."""
+    tokens: int = 512
+    """Most tokens of an answer."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise UserError(f"temperature {self.temperature} cannot be drawn with: give 0 or more, such as 0.7")
+        if not 0 <= self.seed < LARGEST_SEED:
+            raise UserError(f"seed {self.seed} is out of range: give a whole number from 0 to {LARGEST_SEED - 1}")
+        if self.tokens < 1:
+            raise UserError(f"an answer of {self.tokens} tokens says nothing: give 1 or more")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said."""
+
+    text: str
+    tokens: int
+    """Drawn, the closing one included."""
+    finished: bool
+    """True where the model ended it, False where the limit or Ctrl-C did."""
+    stopped: bool
+    """True where Ctrl-C did."""
+    left_out: int
+    """Oldest questions that the model was not shown, since its context has no room for them."""
+
+
+def load_chat_model(folder: Path) -> ChatModel:
+    """The model of a Hugging Face folder, on a GPU where there is one.
+
+    Raises UserError where it cannot be loaded, and for a reward model.
+    """
+    if (folder / REWARD_HEAD).is_file():
+        raise UserError(f"{folder} is a reward model, which gives scores and no answers: choose another model")
+    chat = ChatFormat(Tokenizer.load(folder))
+    network = load_model(folder, choose_device("auto")).eval()
+    return ChatModel(name_of(folder), folder, network, chat, was_taught(folder))
+
+
+def was_taught(folder: Path) -> bool:
+    """Whether a Hugging Face folder says how to render conversations, as the stages that teach one to answer do."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))
+
+
+def answer(model: ChatModel, conversation: Conversation, settings: Settings, show: Callable[[str], None]) -> Answer:
+    """The answer to the conversation's last question; `show` is given its text as it comes.
+
+    Ctrl-C ends the answer where it is. Raises UserError where the question does not fit the model's context; nothing is
+    added to the conversation.
+    """
+    reserved = min(settings.tokens, model.context // 4)
+    fitted = conversation.fitted(model.chat, model.context - reserved)
+    stream = AnswerStream(model.chat)
+    drawn: list[int] = []
+
+    def on_token(_: int, token: int) -> None:
+        drawn.append(token)
+        show(stream.push(token))
+
+    eos = model.chat.tokenizer.eos_id
+    room = min(settings.tokens, model.context - len(fitted.tokens))
+    stopped = False
+    try:
+        generate(
+            model.network, [fitted.tokens], room, temperature=settings.temperature, stop_ids={eos},
+            seed=settings.seed, on_token=on_token,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        stopped = True
+    show(stream.end())
+    finished = drawn[-1:] == [eos]
+    return Answer(model.chat.text(drawn), len(drawn), finished, stopped and not finished, fitted.left_out)
+
+
+class AnswerStream:
+    """`ChatFormat.text` piece by piece: the pieces together are the text of all tokens, whatever bytes they stand for."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self._tokenizer = chat.tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._blank = chat.text(chat.tokenizer.encode(" ")) == ""
+        """Whether a blank that the format puts before an answer is still to be taken off."""
+
+    def push(self, token: int) -> str:
+        """What is certain so far and was not given yet."""
+        end = token == self._tokenizer.eos_id
+        return self._cut(self._decoder.decode(b"" if end else self._tokenizer.token_bytes(token)))
+
+    def end(self) -> str:
+        """The rest: bytes of a character that never came to its end."""
+        return self._cut(self._decoder.decode(b"", final=True))
+
+    def _cut(self, text: str) -> str:
+        if self._blank and text:
+            self._blank = False
+            return text.removeprefix(" ")
+        return text
