@@ -131,6 +131,7 @@ def generate(
     from sapience.corpus.tokenizer import Tokenizer
     from sapience.inference.generate import generate as draw
     from sapience.model.huggingface import load_model
+    from sapience.serving.printable import printable
 
     tokenizer, network = Tokenizer.load(folder), load_model(folder)
     stream = tokenizer.stream_decoder()
@@ -139,7 +140,7 @@ def generate(
 
     def show(_: int, token: int) -> None:
         if not as_json and token != tokenizer.eos_id:
-            print(stream(token), end="", flush=True)
+            print(printable(stream(token)), end="", flush=True)
 
     prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
     stop = {tokenizer.eos_id}
@@ -340,7 +341,7 @@ def _mistakes_in_one_sentence() -> Iterator[None]:
         raise SystemExit(2) from None
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("\nsapience: interrupted; the same command goes on from here", file=sys.stderr)
+            print("\nsapience: interrupted; a run goes on from here by the same command", file=sys.stderr)
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -138,7 +138,7 @@ def test_too_little_memory_or_disk_is_refused_before_any_work(
         (UserError("cause: remedy"), 2, "sapience: cause: remedy\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 2, "no space left to write /a/b"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "no space left to write the run's folder"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
+        (KeyboardInterrupt(), 130, "interrupted; a run goes on from here by the same command"),
     ],
     ids=["mistake", "disk full", "quota", "ctrl-c"],
 )
@@ -296,7 +296,7 @@ def test_an_interrupted_run_says_how_to_go_on(number: signal.Signals, here: Path
     out, told = process.communicate(timeout=60)
     assert process.returncode == 130, told
     assert out == "" and "Traceback" not in told
-    assert told.strip().endswith("sapience: interrupted; the same command goes on from here")
+    assert told.strip().endswith("sapience: interrupted; a run goes on from here by the same command")
 
 
 def test_the_module_and_the_function_are_the_same_command() -> None:

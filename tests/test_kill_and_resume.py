@@ -18,6 +18,7 @@ import pytest
 from tiny_journey import write_recipe, write_texts
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("counters.json", "results.json", "figures.json", "side_by_side.json")
 TIMING = {"seconds", "tokens_per_second", "training_seconds", "drawing_seconds"}
 POST_TRAINING = ("specialise", "distill", "review", "finetune", "reward", "reinforce")
 LONGEST = {

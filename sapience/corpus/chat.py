@@ -8,11 +8,13 @@ token stays text. It stands beside the tokenizer, whose special tokens it knows,
 much as training does. Tool calls are not covered.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from sapience.corpus.tokenizer import ASSISTANT, USER, Tokenizer
+from sapience.corpus.tokenizer import ASSISTANT, CONFIG, USER, Tokenizer
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
@@ -117,3 +119,14 @@ def jinja_template(named: bool) -> str:
         "{% else %}{{ '" + before + after + "' + message['content'] + eos_token }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '" + before + "' }}{% endif %}"
     )
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a Hugging Face folder says how to render conversations: its model was taught to answer."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))

@@ -4,6 +4,7 @@ All three give the same ids. Special tokens stand first, named as in DeepSeek-V3
 text never yields one, even where it spells one. A user's own tokenizer.json is encoded by `tokenizers` itself.
 """
 
+import codecs
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -103,22 +104,8 @@ class Tokenizer:
 
     def stream_decoder(self) -> Callable[[int], str]:
         """A function that takes token after token and gives the text that is complete so far and not given yet."""
-        pending = b""
-
-        def push(token: int) -> str:
-            nonlocal pending
-            pending += self.token_bytes(token)
-            for cut in range(len(pending), max(len(pending) - 4, -1), -1):
-                try:
-                    text = pending[:cut].decode("utf-8")
-                except UnicodeDecodeError:
-                    continue
-                pending = pending[cut:]
-                return text
-            text, pending = pending.decode("utf-8", "replace"), b""
-            return text
-
-        return push
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return lambda token: decoder.decode(self.token_bytes(token))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, digits: Digits) -> Tokenizer:

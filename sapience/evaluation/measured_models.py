@@ -1,11 +1,11 @@
 """Which models are measured, and how each is to be asked: a base model few-shot, an assistant in the chat format."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sapience.corpus.chat import has_chat_template
 from sapience.problems.problem import Problem
 from sapience.recipe.errors import UserError
 from sapience.recipe.specialise import SpecialiseSection
@@ -76,17 +76,6 @@ def measured_models(context: StageContext) -> list[MeasuredModel]:
             "there is nothing to evaluate: run pretrain or extend first, or name models under evaluate.models"
         )
     return models
-
-
-def has_chat_template(folder: Path) -> bool:
-    """Whether a Hugging Face folder says how to render conversations."""
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
 def _expert(domain: str, folder: Path, section: SpecialiseSection) -> MeasuredModel:

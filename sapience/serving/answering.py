@@ -5,14 +5,13 @@ record would hold. An answer depends on the conversation, the settings and the s
 """
 
 import codecs
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sapience.corpus.chat import ChatFormat
-from sapience.corpus.tokenizer import CONFIG, Tokenizer
+from sapience.corpus.chat import ChatFormat, has_chat_template
+from sapience.corpus.tokenizer import Tokenizer
 from sapience.inference.generate import generate
 from sapience.model.huggingface import load_model
 from sapience.model.transformer import Transformer
@@ -86,18 +85,7 @@ def load_chat_model(folder: Path) -> ChatModel:
         raise UserError(f"{folder} is a reward model, which gives scores and no answers: choose another model")
     chat = ChatFormat(Tokenizer.load(folder))
     network = load_model(folder, choose_device("auto")).eval()
-    return ChatModel(name_of(folder), folder, network, chat, was_taught(folder))
-
-
-def was_taught(folder: Path) -> bool:
-    """Whether a Hugging Face folder says how to render conversations, as the stages that teach one to answer do."""
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and bool(config.get("chat_template"))
+    return ChatModel(name_of(folder), folder, network, chat, has_chat_template(folder))
 
 
 def answer(model: ChatModel, conversation: Conversation, settings: Settings, show: Callable[[str], None]) -> Answer:

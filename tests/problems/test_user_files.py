@@ -33,7 +33,8 @@ def test_bad_lines_are_counted_with_reasons_and_the_rest_is_kept(tmp_path: Path)
     good = json.dumps({"question": "q", "answer": "a"}).encode()
     huge = b'{"question": "' + b"x" * (3 * LONGEST_LINE) + b'", "answer": "a"}'
     lines = [good, b"\xff\xfe", b"{", b"[1]", b'{"question": "q2"}', b'{"question": "q3", "answer": "s ####"}', huge, good,
-             b"[" * 100_000, b'{"question": "half a pair \\ud83d", "answer": "z"}', json.dumps({"question": "last", "answer": "z"}).encode()]  # fmt: skip
+             b"[" * 100_000, b'{"question": "half a pair \\ud83d", "answer": "z"}',
+             json.dumps({"question": "last", "answer": "z"}).encode()]  # fmt: skip
     path.write_bytes(b"\n".join(lines))
     loaded = load_jsonl(path)
     assert [problem.question for problem in loaded.problems] == ["q", "last"]

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_config, tiny_model
 
-from sapience.corpus.chat import ChatFormat, Message
+from sapience.corpus.chat import ChatFormat, Message, has_chat_template
 from sapience.corpus.tokenizer import ASSISTANT, USER, Tokenizer, train_tokenizer
 from sapience.inference.generate import generate
 from sapience.model.huggingface import save_model
 from sapience.recipe import UserError
-from sapience.serving import answering
 from sapience.serving.answering import AnswerStream, ChatModel, Settings, answer, load_chat_model
 from sapience.serving.conversation import Conversation
 from sapience.serving.talk import Talk
@@ -285,10 +284,10 @@ def test_settings_that_cannot_be_drawn_with(wrong: dict[str, float]) -> None:
 
 
 def test_a_chat_template_says_that_a_model_was_taught(tmp_path: Path) -> None:
-    assert not answering.was_taught(tmp_path)
+    assert not has_chat_template(tmp_path)
     for content, taught in (("{}", False), ("[]", False), ("{", False), ('{"chat_template": "x"}', True)):
         (tmp_path / "tokenizer_config.json").write_text(content)
-        assert answering.was_taught(tmp_path) is taught
+        assert has_chat_template(tmp_path) is taught
     (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / "chat_template.jinja").write_text("x")
-    assert answering.was_taught(tmp_path)
+    assert has_chat_template(tmp_path)
