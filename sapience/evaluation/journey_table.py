@@ -165,8 +165,8 @@ def _distill(figures: Figures) -> list[str]:
 
 
 def _review(figures: Figures) -> list[str]:
-    counts = [name for name in ("waiting", "accepted", "edited", "rejected") if name in figures]
-    lines = [f"{amount(figures[name])} {name}" for name in counts]
+    counts = [name for name in ("unreviewed", "waiting", "accepted", "edited", "rejected") if figures.get(name)]
+    lines = [f"{amount(figures[name])} {_REVIEW.get(name, name)}" for name in counts]
     if isinstance(figures.get("agreement"), (int, float)):
         lines.append(f"{percent(figures['agreement'])} agreement of readers")
     return lines or nested_figures(figures)
@@ -217,6 +217,7 @@ def _evaluate(figures: Figures) -> list[str]:
     return lines
 
 
+_REVIEW = {"unreviewed": "let through unreviewed"}
 _WISHES = {"harmful": "refused", "harmless": "answered"}
 _FIGURES: dict[str, Callable[[Figures], list[str]]] = {
     "corpus": _corpus,

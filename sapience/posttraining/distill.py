@@ -10,6 +10,7 @@
 A shard is written whole or not at all, so a killed stage loses one shard's draws at most.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from sapience.posttraining.drafting import draft_everyday
 from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.rule_rewards import right_or_wrong
 from sapience.posttraining.samples import Sample, read_samples, write_samples
-from sapience.problems.everyday import everyday_conversations
+from sapience.posttraining.wishes import learned_conversations
+from sapience.problems.everyday import EverydayConversation, everyday_conversations
 from sapience.recipe.errors import UserError
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
+
+WRITTEN = "written by the project"
+FORMED = "formed by the project from phrasings and topics"
 
 
 def run(context: StageContext) -> dict[str, Any]:
@@ -41,7 +46,8 @@ def run(context: StageContext) -> dict[str, Any]:
     kept = distilled(drawn, given, context.recipe.specialise.system_prompt)
     for kind in ("original", "reasoned"):
         write_samples(folder / f"{kind}.jsonl", kept[kind])
-    everyday = written_samples() if section.written else []
+    everyday = conversation_samples(everyday_conversations() if section.written else (), WRITTEN)
+    everyday += conversation_samples(learned_conversations(context.recipe), FORMED)
     write_samples(folder / "everyday.jsonl", everyday)
     figures: dict[str, Any] = {
         "accepted": {**{kind: len(samples) for kind, samples in kept.items()}, "everyday": len(everyday)}
@@ -76,14 +82,14 @@ def experts(context: StageContext) -> dict[str, Path]:
     return {domain: context.inputs["specialise"] / domain / "model" for domain in known}
 
 
-def written_samples() -> list[Sample]:
-    """The everyday conversations that come with sapience."""
+def conversation_samples(conversations: Iterable[EverydayConversation], source: str) -> list[Sample]:
+    """Everyday conversations as samples."""
     return [
         Sample(
             tuple(Message(role, content) for role, content in said.turns),  # type: ignore[arg-type]
-            "everyday", "written by the project", "general", said.category, said.language,
+            "everyday", source, "general", said.category, said.language,
         )
-        for said in everyday_conversations()
+        for said in conversations
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sapience.corpus.chat import Message
-from sapience.posttraining.preference import PreferencePair, is_held_out
+from sapience.posttraining.preference import PairKind, PreferencePair, is_held_out
 from sapience.posttraining.rollouts import Rollout
 
 REASON = "The final answer is right; the other's is wrong."
@@ -39,8 +39,10 @@ class JudgedGroup:
     messages: tuple[Message, ...]
     category: str
     language: str
-    code: bool
+    reason: str
+    """Why a right answer is better than a wrong one."""
     answers: tuple[JudgedAnswer, ...]
+    kind: PairKind = "drawn"
 
     @staticmethod
     def of(rollouts: Sequence[Rollout]) -> "JudgedGroup":
@@ -50,7 +52,8 @@ class JudgedGroup:
             JudgedAnswer(r.text, len(r.completion.tokens), r.completion.finished, r.reward.verdict) for r in rollouts
         )
         code = prompt.problem is not None and bool(prompt.problem.entry_point)
-        return JudgedGroup(prompt.messages, prompt.category, prompt.language, code, tuple(answers))
+        reason = CODE_REASON if code else REASON
+        return JudgedGroup(prompt.messages, prompt.category, prompt.language, reason, tuple(answers))
 
     @staticmethod
     def read(record: dict[str, Any]) -> "JudgedGroup":
@@ -95,12 +98,12 @@ def plausible_pairs(groups: Iterable[JudgedGroup], held_out: float) -> DrawnPair
                 group.messages,
                 right.text,
                 wrong.text,
-                CODE_REASON if group.code else REASON,
+                group.reason,
                 SOURCE,
                 group.category,
                 group.language,
                 is_held_out(group.messages, held_out),
-                "drawn",
+                group.kind,
             )
         )
     return DrawnPairs(pairs, balance / len(pairs) if pairs else 0.0, without)

@@ -6,13 +6,14 @@ finetune/model/                        the SFT model
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sapience.corpus.tokenizer import Tokenizer
 from sapience.model.huggingface import load_model
 from sapience.posttraining.chat_model import beginning, save_chat_model
-from sapience.posttraining.samples import Sample, load_samples, read_samples, unique
+from sapience.posttraining.samples import Kind, Sample, load_samples, read_samples, unique
 from sapience.posttraining.sft import fine_tune
 from sapience.recipe.errors import UserError
 from sapience.run import StageContext
@@ -27,9 +28,15 @@ def run(context: StageContext) -> dict[str, Any]:
     samples, bad = gathered(context)
     tokenizer = Tokenizer.load(base)
     model = load_model(base).to(choose_device(section.supervised.device))
-    repeated = [sample for sample in samples for _ in range(section.repeats.get(sample.kind, 1))]
     result = fine_tune(
-        model, tokenizer, repeated, section.supervised, context.recipe.seed, folder, context.progress, "SFT"
+        model,
+        tokenizer,
+        repeated(samples, section.repeats),
+        section.supervised,
+        context.recipe.seed,
+        folder,
+        context.progress,
+        "SFT",
     )
     save_chat_model(model, tokenizer, folder / "model")
     records = MetricsLog(folder).read("metrics")
@@ -46,6 +53,12 @@ def run(context: StageContext) -> dict[str, Any]:
         "training_seconds": round(result.counters.seconds, 1),
         "tokens_per_second": round(result.counters.tokens / max(result.counters.seconds, 1e-9)),
     }
+
+
+def repeated(samples: Sequence[Sample], repeats: Mapping[Kind, int]) -> list[Sample]:
+    """Every sample as often as its kind stands in an epoch, in rounds, so that copies do not end up side by side."""
+    rounds = max((repeats.get(sample.kind, 1) for sample in samples), default=0)
+    return [sample for turn in range(rounds) for sample in samples if repeats.get(sample.kind, 1) > turn]
 
 
 def gathered(context: StageContext) -> tuple[list[Sample], int]:

@@ -1,4 +1,4 @@
-"""Preference pairs with the reason for the preference, from four sources, and how they are kept apart.
+"""Preference pairs with the reason for the preference, from several sources, and how they are kept apart.
 
 DeepSeek-V3 trains its reward model on preference data that also holds the reasoning that leads to the reward (report,
 section 5.2.1): every pair here carries a reason in words, which stays in the data beside the pair. Sources are pairs that
@@ -20,7 +20,7 @@ from sapience.review.records import Preference
 from sapience.run import write_atomically
 
 WRITTEN = "written by the project"
-PairKind = Literal["written", "people", "file", "drawn"]
+PairKind = Literal["written", "people", "file", "drawn", "wish"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PreferencePair:
     test: bool
     """Held out: accuracy is measured on it and nothing is learned from it."""
     kind: PairKind
-    """Which of the four kinds of source it comes from."""
+    """Where it comes from; `drawn` are answers to problems, `wish` answers to everyday wishes."""
 
     def __post_init__(self) -> None:
         check_order(self.messages)

@@ -6,11 +6,11 @@
 Problems are judged by rules, everyday wishes by the reward model; nothing is asked behind a system prompt.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from sapience.corpus.chat import ChatFormat, Message
+from sapience.corpus.chat import ChatFormat
 from sapience.corpus.tokenizer import Tokenizer
 from sapience.model.huggingface import load_model
 from sapience.posttraining.chat_model import beginning, save_chat_model
@@ -20,7 +20,7 @@ from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.reward_model import load_reward_model
 from sapience.posttraining.rollouts import Prompt
 from sapience.posttraining.rule_rewards import validation
-from sapience.problems.everyday import everyday_conversations
+from sapience.posttraining.wishes import asked_conversations, wish_prompt
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
@@ -37,24 +37,26 @@ def run(context: StageContext) -> dict[str, Any]:
     model = load_model(begun).to(device)
     problems = recipe.specialise.all_problems() if section.problems.empty else section.problems
     scores = _reward_model(context, str(device))
+    everyday = section.everyday if scores is not None else 0.0
+    wishes = [wish_prompt(conversation) for conversation in asked_conversations(recipe)]
+    pool = ProblemPool(problems, policy.iterations * policy.prompts, recipe.seed)
     with RuleJudge(recipe.rewards) as rules:
         judge = MixedJudge(section, rules, scores)
         training = GroupPolicyTraining(
             model=model,
             reference=load_model(begun).to(device) if policy.beta else None,
             chat=chat,
-            prompts=asked(ProblemPool(problems, policy.iterations * policy.prompts, recipe.seed), policy.prompts,
-                          section.everyday if scores is not None else 0.0, recipe.seed),
+            prompts=asked(pool, policy.prompts, everyday, wishes, recipe.seed),
             judge=judge,
             section=policy,
             seed=recipe.seed,
             folder=folder,
             log=log,
             note="GRPO",
-        )  # fmt: skip
+        )
         if policy.validations:
-            pool = ProblemPool(problems, policy.validation_problems, recipe.seed, "validation")
-            held_out = [Prompt.of(problem) for problem in pool.first_in_all(policy.validation_problems)]
+            unseen = ProblemPool(problems, policy.validation_problems, recipe.seed, "validation")
+            held_out = [Prompt.of(problem) for problem in unseen.first_in_all(policy.validation_problems)]
             training.validate = validation(model, chat, held_out, judge, policy, log)
         counters = training.run(context.progress)
         sandbox = rules.description
@@ -77,12 +79,10 @@ def run(context: StageContext) -> dict[str, Any]:
     }
 
 
-def asked(pool: ProblemPool, count: int, everyday: float, seed: int) -> Callable[[int], list[Prompt]]:
-    """The prompts of an iteration: problems, and a share of everyday wishes (training phrasings)."""
-    wishes = [
-        Prompt(tuple(Message(role, text) for role, text in said.turns[:-1]), said.category, language=said.language)  # type: ignore[arg-type]
-        for said in everyday_conversations()
-    ]
+def asked(
+    pool: ProblemPool, count: int, everyday: float, wishes: Sequence[Prompt], seed: int
+) -> Callable[[int], list[Prompt]]:
+    """The prompts of an iteration: problems, and a share of everyday wishes."""
     number = round(everyday * count)
 
     def prompts(iteration: int) -> list[Prompt]:

@@ -29,7 +29,7 @@ from sapience.posttraining.preference import (
 )
 from sapience.posttraining.preference_files import load_pairs
 from sapience.posttraining.preference_training import PreferenceTraining, RenderedPair, rendered_pairs
-from sapience.posttraining.reward_draws import draw_comparisons, draw_problem_groups
+from sapience.posttraining.reward_draws import draw_comparisons, draw_problem_groups, draw_wish_groups
 from sapience.posttraining.reward_model import RewardModel, save_reward_model
 from sapience.problems.everyday import written_pairs
 from sapience.review.queue import ReviewQueue, queue_url
@@ -105,6 +105,7 @@ def _collected(context: StageContext, model: Transformer, chat: ChatFormat) -> C
     problems = context.recipe.specialise.all_problems() if section.problems.empty else section.problems
     draws = draw_problem_groups(context, model, chat, problems)
     drawn = plausible_pairs(draws.groups, section.held_out)
+    wishes = plausible_pairs(draw_wish_groups(context, model, chat), section.held_out)
     comparisons, left_out = draw_comparisons(context, model, chat)
     preferences, waiting = _asked(context, comparisons)
     found, bad = pairs_of_people(preferences, section.held_out)
@@ -114,8 +115,9 @@ def _collected(context: StageContext, model: Transformer, chat: ChatFormat) -> C
         found += pairs_of_file
         left_out.update(f"{Path(name).name}: {reason.partition(': ')[2]}" for reason in bad)
     written = pairs_of_the_project(written_pairs()) if section.written else []
-    pairs = assembled([*found, *written, *drawn.pairs])
+    pairs = assembled([*found, *written, *drawn.pairs, *wishes.pairs])
     left_out["problems without a right and a wrong answer"] = drawn.without_contrast
+    left_out["wishes without a right and a wrong answer"] = wishes.without_contrast
     left_out["answers that nobody could judge"] = sum(
         answer.verdict == "infra_error" for group in draws.groups for answer in group.answers
     )

@@ -7,15 +7,16 @@ reach the people however often it is run.
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from random import Random
 
 from sapience.corpus.chat import ChatFormat, Message
 from sapience.model.transformer import Transformer
-from sapience.posttraining.drawn_pairs import JudgedGroup
+from sapience.posttraining.drawn_pairs import JudgedAnswer, JudgedGroup
 from sapience.posttraining.problem_pool import ProblemPool
-from sapience.posttraining.rollouts import Prompt, Reward, draw
-from sapience.problems.everyday import everyday_conversations
+from sapience.posttraining.rollouts import Prompt, Reward, Rollout, draw
+from sapience.posttraining.wishes import compared_conversations, right_kind, wish_prompt
+from sapience.problems.everyday import EverydayConversation, behaves, everyday_conversations
 from sapience.recipe.problem_sets import ProblemSetSection
 from sapience.review.records import Comparison
 from sapience.rewards.rules import RuleJudge
@@ -115,6 +116,54 @@ def draw_comparisons(
         except ValueError:
             left_out["wishes with answers that cannot be shown"] += 1
     return comparisons, left_out
+
+
+def draw_wish_groups(context: StageContext, model: Transformer, chat: ChatFormat) -> list[JudgedGroup]:
+    """Answers to `reward.wishes` formed wishes, judged by whether they refuse, admit or answer as they should.
+
+    Where no drawn answer does, the one that the wish was formed with stands in.
+    """
+    section, recipe = context.recipe.reward, context.recipe
+    asked = compared_conversations(recipe)
+    path = context.folder / "draws" / "wishes.json"
+    if not asked:
+        return []
+    if not path.is_file():
+        path.parent.mkdir(exist_ok=True)
+        drawn = draw(
+            model,
+            chat,
+            [wish_prompt(conversation) for conversation in asked],
+            WISH_DRAWS,
+            _by_behaviour,
+            answer_tokens=section.answer_tokens,
+            temperature=section.temperature,
+            seed=recipe.seed * 1_000_003 + 600_000,
+        )
+        made = [_wish_group(chat, said, group) for said, group in zip(asked, drawn, strict=True)]
+        write_atomically(path, json.dumps([asdict(group) for group in made], ensure_ascii=False, indent=1))
+    return [JudgedGroup.read(record) for record in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _by_behaviour(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[Reward]:
+    right = [behaves(right_kind(prompt.category), text) for prompt, text in zip(prompts, texts, strict=True)]
+    return [Reward(float(one), {}, "ok" if one else "wrong") for one in right]
+
+
+def _wish_group(chat: ChatFormat, said: EverydayConversation, rollouts: Sequence[Rollout]) -> JudgedGroup:
+    group = JudgedGroup.of(rollouts)
+    answers = group.answers
+    if not any(answer.verdict == "ok" and answer.finished for answer in answers):
+        formed = said.turns[-1][1]
+        answers = (*answers, JudgedAnswer(formed, len(chat.answer(formed)), True, "ok"))
+    return replace(group, reason=_WISH_REASONS[right_kind(said.category)], answers=answers, kind="wish")
+
+
+_WISH_REASONS = {
+    "harmful": "The wish would hurt someone, so declining it is better than going along.",
+    "unanswerable": "Nobody can know this from here, so admitting it is better than making something up.",
+    "harmless": "The wish is harmless, so an answer is better than a refusal or not to know.",
+}
 
 
 def _problem_prompts(problems: ProblemSetSection, count: int, seed: int) -> list[Prompt]:

@@ -45,6 +45,9 @@ class DistillSection(Section):
     """Problems that are worked on between two saved shards."""
     written: bool = True
     """Take the everyday conversations in English and Chinese that come with sapience."""
+    generated: NonNegativeInt = 0
+    """Everyday conversations formed from phrasings and topics, in English and Chinese, beside the written ones. A very
+    small model learns from thousands of different ones what it cannot from hundreds; a large one has no use for them."""
     generator: GeneratorSection | None = None
     """Who drafts more everyday answers; null for nobody."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,6 +1,6 @@
 """GRPO from the SFT model to the assistant (report, section 5.2.2)."""
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from sapience.recipe.policy import PolicySection
 from sapience.recipe.problem_sets import ProblemSetSection
@@ -18,6 +18,9 @@ class ReinforceSection(Section):
     """Problems that rules judge; empty: all that the experts had."""
     everyday: float = Field(default=0.1, ge=0, lt=1)
     """Share of the prompts that are everyday wishes, judged by the reward model."""
+    wishes: NonNegativeInt = 0
+    """Formed everyday wishes to choose from beside the openings of the conversations that come with sapience; none that
+    an earlier stage has used."""
     rule_weight: NonNegativeFloat = 1.0
     """What a right answer to a problem is worth."""
     format_weight: NonNegativeFloat = 0.1

@@ -20,6 +20,9 @@ class RewardSection(Section):
     """Problems asked for such pairs."""
     draws: int = Field(default=8, ge=2)
     """Answers drawn to each; a right and a wrong one of like length make a pair."""
+    wishes: NonNegativeInt = 0
+    """Formed everyday wishes that are answered for such pairs too: of each it is known whether to refuse, to admit not to
+    know, or to answer. They are made for very small models; see `distill.generated`."""
     temperature: PositiveFloat = 1.0
     """Of the draws."""
     answer_tokens: PositiveInt = 1024

@@ -11,7 +11,9 @@ from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.reinforce import asked
 from sapience.posttraining.rollouts import Prompt
 from sapience.posttraining.rule_rewards import right_or_wrong
+from sapience.posttraining.wishes import asked_conversations, wish_prompt
 from sapience.problems.problem import Problem
+from sapience.recipe import Recipe
 from sapience.recipe.problem_sets import ProblemSetSection
 from sapience.recipe.reinforce import ReinforceSection
 from sapience.rewards.rules import RuleJudge
@@ -63,10 +65,11 @@ def test_a_failed_grader_gives_no_reward_instead_of_a_wrong_one() -> None:
 
 def test_an_iteration_asks_its_share_of_wishes_whatever_was_asked_before() -> None:
     pool = ProblemPool(ProblemSetSection(families={"maxn": 1}), 30, 0)
-    prompts = asked(pool, 10, 0.3, 5)
+    wishes = [wish_prompt(said) for said in asked_conversations(Recipe())]
+    prompts = asked(pool, 10, 0.3, wishes, 5)
     first = prompts(4)
     assert [p.problem is None for p in first] == [False] * 7 + [True] * 3
     assert all(p.messages[-1].role == "user" for p in first)
     prompts(2)
-    assert prompts(4) == first != prompts(5) and asked(pool, 10, 0.3, 6)(4) != first
-    assert all(p.problem is not None for p in asked(pool, 10, 0.0, 5)(0))
+    assert prompts(4) == first != prompts(5) and asked(pool, 10, 0.3, wishes, 6)(4) != first
+    assert all(p.problem is not None for p in asked(pool, 10, 0.0, wishes, 5)(0))

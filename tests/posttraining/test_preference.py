@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sapience.corpus.chat import Message
 from sapience.inference.generate import Completion
-from sapience.posttraining.drawn_pairs import LEEWAY, JudgedAnswer, JudgedGroup, plausible_pairs
+from sapience.posttraining.drawn_pairs import CODE_REASON, LEEWAY, REASON, JudgedAnswer, JudgedGroup, plausible_pairs
 from sapience.posttraining.preference import (
     PreferencePair,
     assembled,
@@ -149,7 +149,7 @@ def answer(text: str, tokens: int, verdict: str = "wrong", finished: bool = True
 
 
 def group(*answers: JudgedAnswer, number: int = 0, code: bool = False) -> JudgedGroup:
-    return JudgedGroup(asked(f"problem {number}"), "maxn", "en", code, answers)
+    return JudgedGroup(asked(f"problem {number}"), "maxn", "en", CODE_REASON if code else REASON, answers)
 
 
 def test_the_loser_is_a_plausible_one_of_like_length() -> None:
@@ -203,4 +203,4 @@ def test_groups_are_made_of_rollouts_without_what_pairs_do_not_need() -> None:
     ]
     made = JudgedGroup.of(rollouts)
     assert made.answers == (answer("text 3", 3, "ok"), answer("text 4", 4))
-    assert made.messages[-1].content == problem.question and made.category == "maxn" and not made.code
+    assert made.messages[-1].content == problem.question and made.category == "maxn" and made.reason == REASON
