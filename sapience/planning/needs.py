@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sapience.planning.machine import Machine
 from sapience.planning.parameters import count_parameters, training_operations
+from sapience.planning.post_training import post_training_seconds
 from sapience.recipe import Recipe, UserError
 
 OPERATIONS_PER_SECOND = 62e9
@@ -63,9 +64,27 @@ def needs_of(recipe: Recipe, cores: int = 2) -> Needs:
             seconds += tokens * training_operations(recipe.model, length) / rate
             memory = max(memory, _training_bytes(recipe, phase.batch.micro_rows, length))
         disk += (recipe.extend.keep_checkpoints + 1) * 12 * weights + 4 * weights
+    seconds += post_training_seconds(recipe, stages, rate)
+    for name, (length, rows, kept) in _post_training_shapes(recipe).items():
+        if name in stages:
+            memory = max(memory, _training_bytes(recipe, rows, length))
+            disk += (kept + 1) * 12 * weights + 4 * weights
     if "evaluate" in stages:
-        seconds += 60.0
+        seconds += 20.0 + 10.0 * len({"pretrain", "extend", "specialise", "finetune", "reinforce"} & stages)
     return Needs(seconds / 60, int(memory), int(disk))
+
+
+def _post_training_shapes(recipe: Recipe) -> dict[str, tuple[int, int, int]]:
+    """Stage -> tokens of a row, rows at once, checkpoints kept, of its largest training."""
+    supervised, policy = recipe.finetune.supervised, recipe.reinforce.policy
+    expert, reward = recipe.specialise.supervised, recipe.reward
+    models = 2 * len(recipe.specialise.experts)
+    return {
+        "specialise": (expert.length, expert.batch.micro_rows, models * expert.keep_checkpoints),
+        "finetune": (supervised.length, supervised.batch.micro_rows, supervised.keep_checkpoints),
+        "reward": (min(reward.length, 512), 2 * reward.micro_pairs, reward.keep_checkpoints),
+        "reinforce": (policy.micro_tokens, 1, policy.keep_checkpoints),
+    }
 
 
 def _training_bytes(recipe: Recipe, rows: int, length: int) -> int:

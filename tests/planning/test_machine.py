@@ -87,7 +87,7 @@ def test_doctor_names_a_remedy_exactly_where_something_is_missing(tmp_path: Path
 
 
 def test_needs_grow_with_what_is_asked_for() -> None:
-    small = Recipe()
+    small = Recipe(stages=["corpus", "tokenizer", "pretrain", "extend", "evaluate", "report"])
     longer = small.model_copy(
         update={"pretrain": small.pretrain.model_copy(update={"steps": 10 * small.pretrain.steps})}
     )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sapience.planning.parameters import count_parameters, training_operations
+from sapience.planning.post_training import post_training_seconds
+from sapience.recipe import load_recipe
 from sapience.recipe.model import ModelSection
+
+DEMO = Path(__file__).parent.parent.parent / "recipes" / "demo.yaml"
 
 CASES = [
     ModelSection(),
@@ -50,3 +56,25 @@ def test_work_grows_with_length_by_attention_alone() -> None:
     model = ModelSection()
     growth = training_operations(model, 300) - training_operations(model, 100)
     assert growth == 6 * 5 * 100 * model.num_attention_heads * (model.qk_head_dim + model.v_head_dim)
+
+
+@pytest.mark.parametrize(
+    ("change", "stage"),
+    [
+        ("specialise.policy.iterations=1000", "specialise"),
+        ("specialise.supervised.epochs=40", "specialise"),
+        ("distill.draws=64", "distill"),
+        ("finetune.repeats.everyday=20", "finetune"),
+        ("reward.problem_prompts=9000", "reward"),
+        ("reinforce.policy.samples=64", "reinforce"),
+    ],
+)
+def test_more_post_training_takes_longer_in_its_own_stage_only(change: str, stage: str) -> None:
+    rate = 1e11
+    demo, more = load_recipe(DEMO), load_recipe(DEMO, [change])
+    stages = {"distill", "review", "finetune", "reward", "reinforce", "specialise"}
+    for name in sorted(stages - {"review"}):
+        chosen = {name, "review"}
+        before, after = (post_training_seconds(recipe, chosen, rate) for recipe in (demo, more))
+        assert (after > 1.5 * before) if name == stage else (after == before), name
+    assert post_training_seconds(demo, set(), rate) == 0
