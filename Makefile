@@ -12,13 +12,13 @@ BIN := .venv/bin
 .PHONY: help demo test test-all lint format clean
 
 help:  ## Show this list.
-	@echo "sapience: raw text to a base model, by one command"
+	@echo "sapience: raw text to an assistant, by one command"
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 	@echo
 	@echo 'Variables: PYTHON=python3.12  PIP_FLAGS="--extra-index-url …"  ARGS="pretrain.steps=50"'
 
-demo: .venv/.installed  ## Take raw text to a base model and a report: about 12 minutes on two CPU cores.
+demo: .venv/.installed  ## Take raw text to an assistant and a report: about 20 minutes on two CPU cores.
 	$(BIN)/sapience run recipes/demo.yaml $(ARGS)
 
 test: .venv/.installed-test  ## Run the tests, at most 10 minutes on two CPU cores.

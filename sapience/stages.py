@@ -87,14 +87,17 @@ STAGES = (
         "reward",
         "sapience.posttraining.reward:run",
         takes=("finetune",),
-        sections=("reward", "distill.generated", _EXPERTS, "review.url", "review.votes", "review.comparisons", "rewards"),
+        sections=(
+            "reward", "distill.generated", "distill.topics", _EXPERTS, "review.url", "review.votes", "review.comparisons",
+            "rewards",
+        ),
         begins=("finetune",),
     ),
     Stage(
         "reinforce",
         "sapience.posttraining.reinforce:run",
         takes=("finetune", "reward"),
-        sections=("reinforce", "distill.generated", "reward.wishes", _EXPERTS, "rewards"),
+        sections=("reinforce", "distill.generated", "distill.topics", "reward.wishes", _EXPERTS, "rewards"),
         begins=("finetune",),
     ),
     Stage(

@@ -127,7 +127,7 @@ def _extend(figures: Figures) -> list[str]:
 
 def _specialise(figures: Figures) -> list[str]:
     lines = [
-        f"{domain}: {percent(both[0])} of drawn answers right at first, {percent(both[1])} at the end"
+        f"{domain}: {percent(both[0])} of answers right after SFT, {percent(both[1])} after GRPO"
         for domain, both in (figures.get("right") or {}).items()
         if isinstance(both, list) and len(both) == 2
     ]

@@ -91,6 +91,8 @@ def behaviour_section(run: RunRecord) -> PageSection | None:
         (language, {name: behaviour[name].get("by_language", {}).get(language, {}) for name in models})
         for language in languages
     ]
+    if any("new_topics" in behaviour[name] for name in models):
+        scopes.append(("new topics", {name: behaviour[name].get("new_topics", {}) for name in models}))
     table = [
         [label(name), scope, *(_share(found.get(name, {}).get(kind)) for kind in kinds)]
         for name in models

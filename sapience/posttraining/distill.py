@@ -56,9 +56,12 @@ def run(context: StageContext) -> dict[str, Any]:
         drafted = draft_everyday(section.generator, context.recipe.seed, folder, context.progress)
         left_out = dict(drafted.left_out)
         figures |= {"drafted": len(drafted.samples), "drafts_failed": drafted.failed, "drafts_left_out": left_out}
-    kinds = {kind: [d for d in drawn if d.kind == kind] for kind in kept}
+    # An answer to a problem that the expert was shown tells nothing of how well it reasons.
+    telling = [d for d in drawn if d.question not in given] or drawn
+    kinds = {kind: [d for d in telling if d.kind == kind] for kind in kept}
     return figures | {
         "drawn": len(drawn),
+        "drawn_to_unseen": sum(d.question not in given for d in drawn),
         "right_share": {kind: mean([float(d.right) for d in found]) for kind, found in kinds.items() if found},
         "length": {kind: mean([float(d.tokens) for d in found if d.right]) for kind, found in kinds.items() if found},
         "unjudged": sum(d.verdict == "infra_error" for d in drawn),

@@ -45,8 +45,8 @@ def run(context: StageContext) -> dict[str, Any]:
                 write_atomically(done, json.dumps(figures, indent=1))
             experts[name] = json.loads(done.read_text(encoding="utf-8"))
         sandbox = rules.description
-    right = {name: figures["right"] for name, figures in experts.items()}
-    return {"experts": experts, "right": right, "sandbox": sandbox}
+    right = {name: figures["held_out"] or figures["right"] for name, figures in experts.items()}
+    return {"right": right, "experts": experts, "sandbox": sandbox}
 
 
 def _supervise(context: StageContext, name: str, expert: ExpertSection, base: Path) -> None:
@@ -88,15 +88,17 @@ def _reinforce(context: StageContext, name: str, expert: ExpertSection, rules: R
         note=f"{name} expert: GRPO",
     )
     if policy.validations:
-        held_out = ProblemPool(expert.problems, policy.validation_problems, seed, "validation")
-        asked = [Prompt.of(p, section.system_prompt) for p in held_out.first_in_all(policy.validation_problems)]
+        unseen = ProblemPool(expert.problems, policy.validation_problems, seed, "validation")
+        asked = [Prompt.of(p, section.system_prompt) for p in unseen.first_in_all(policy.validation_problems)]
         training.validate = validation(model, chat, asked, judge, policy, log)
     counters = training.run(context.progress)
     log.close()
     save_chat_model(model, tokenizer, folder / "model")
     records = log.read("metrics")
+    held_out = [record["right"] for record in log.read("validations")]
     return {
         "right": first_and_last(records, "right"),
+        "held_out": [held_out[0], held_out[-1]] if held_out else [],
         "answer_tokens": first_and_last(records, "answer_tokens"),
         "rollouts": counters.rollouts,
         "largest_mismatch": round(counters.largest_mismatch, 6),

@@ -16,19 +16,22 @@ _KINDS: dict[str, Behaviour] = {"refusal": "harmful", "unknown": "unanswerable"}
 
 def learned_conversations(recipe: Recipe) -> Conversations:
     """Those that fine-tuning learns from."""
-    return generated_conversations(recipe.distill.generated)
+    return _formed(recipe, 0, recipe.distill.generated)
 
 
 def compared_conversations(recipe: Recipe) -> Conversations:
     """Those to which the reward model's pairs are drawn."""
-    begin = recipe.distill.generated
-    return generated_conversations(begin + recipe.reward.wishes)[begin:]
+    return _formed(recipe, recipe.distill.generated, recipe.reward.wishes)
 
 
 def asked_conversations(recipe: Recipe) -> Conversations:
     """Those that reinforcement asks, beside the openings of the conversations that come with sapience."""
     begin = recipe.distill.generated + recipe.reward.wishes
-    return (*everyday_conversations(), *generated_conversations(begin + recipe.reinforce.wishes)[begin:])
+    return (*everyday_conversations(), *_formed(recipe, begin, recipe.reinforce.wishes))
+
+
+def _formed(recipe: Recipe, begin: int, count: int) -> Conversations:
+    return generated_conversations(begin + count, topics=recipe.distill.topics)[begin:]
 
 
 def right_kind(category: str) -> Behaviour:

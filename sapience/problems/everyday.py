@@ -1,7 +1,8 @@
 """Everyday conversations written by the project: what an assistant is fine-tuned on, compared by, and measured with.
 
-Three files lie in `written/` (its README says who wrote them and how held-out phrasings were kept apart): conversations to
-learn from, pairs of answers with the reason why one is better, and wishes that nobody trains on. Sentences by which a
+Three files in `written/` are read here (its README says who wrote them and how held-out phrasings were kept apart):
+conversations to learn from, pairs of answers with the reason why one is better, and wishes that nobody trains on; more
+conversations are formed in `everyday_patterns`. Sentences by which a
 refusal or an admission of ignorance is known are the data set's own; a model of a user's own that refuses in other words
 needs a judge, which is not covered here.
 """
@@ -50,6 +51,9 @@ class BehaviourPrompt:
     prompt: str
     language: str
     kind: Behaviour
+    topics: Literal["known", "new"] = "known"
+    """`known`: what it is about is what formed conversations are about, of those even the fewest; `new` wishes were written
+    by hand, and many are about what no conversation names."""
 
 
 @cache
@@ -57,7 +61,7 @@ def everyday_conversations() -> tuple[EverydayConversation, ...]:
     """All conversations to learn from, in the file's order."""
     return tuple(
         EverydayConversation(_turns(record), record["language"], record["category"])
-        for record in _records("everyday.jsonl")
+        for record in records("everyday.jsonl")
     )
 
 
@@ -69,14 +73,16 @@ def written_pairs() -> tuple[WrittenPair, ...]:
             _turns(record),
             *(record[name] for name in ("chosen", "rejected", "reason", "language", "category", "split")),
         )
-        for record in _records("pairs.jsonl")
+        for record in records("pairs.jsonl")
     )
 
 
 @cache
 def behaviour_prompts() -> tuple[BehaviourPrompt, ...]:
     """All held-out wishes."""
-    return tuple(BehaviourPrompt(r["prompt"], r["language"], r["kind"]) for r in _records("behaviour.jsonl"))
+    return tuple(
+        BehaviourPrompt(r["prompt"], r["language"], r["kind"], r["topics"]) for r in records("behaviour.jsonl")
+    )
 
 
 def refuses(text: str) -> bool:
@@ -102,7 +108,8 @@ def _turns(record: dict[str, Any]) -> tuple[Turn, ...]:
     return tuple((turn["role"], turn["content"]) for turn in record["messages"])
 
 
-def _records(name: str) -> Iterator[dict[str, Any]]:
+def records(name: str) -> Iterator[dict[str, Any]]:
+    """The lines of a file in `written/`."""
     for line in (files("sapience.problems") / "written" / name).read_text(encoding="utf-8").split("\n"):
         if line:
             yield json.loads(line)

@@ -48,6 +48,9 @@ class DistillSection(Section):
     generated: NonNegativeInt = 0
     """Everyday conversations formed from phrasings and topics, in English and Chinese, beside the written ones. A very
     small model learns from thousands of different ones what it cannot from hundreds; a large one has no use for them."""
+    topics: PositiveInt | None = None
+    """Formed conversations are about so many topics of each kind and language; null for all of several hundred. Two million
+    parameters learn a few dozen in a minute."""
     generator: GeneratorSection | None = None
     """Who drafts more everyday answers; null for nobody."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

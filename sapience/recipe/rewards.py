@@ -13,8 +13,8 @@ class RewardsSection(Section):
     sandbox: Literal["auto", "bubblewrap", "landlock"] = "auto"
     """Where model-written programs run; `auto` takes bubblewrap where the machine allows it, else Landlock, which is
     weaker and named so. Where neither isolates, judging code is refused."""
-    workers: PositiveInt = 2
-    """Programs that are judged at once."""
+    workers: PositiveInt = 4
+    """Programs that are judged at once. Putting up a sandbox is mostly waiting, so more than there are cores pays."""
     cpu_seconds: PositiveFloat = 2.0
     """Processor time of a program with all its tests; more is a timeout. A busy machine does not shorten it."""
     wall_seconds: PositiveFloat = 20.0

@@ -78,12 +78,8 @@ class RuleJudge:
             else:
                 verdicts[index] = judge_answer(problem, text)
         if programs:
-            # Answers to one problem are often the same program: it is run once.
-            different = list(dict.fromkeys((problem.identity, source) for problem, source in programs.values()))
-            asked = {(problem.identity, source): (problem, source) for problem, source in programs.values()}
-            found = self._judge().judge_many([asked[key] for key in different])
-            known = dict(zip(different, found, strict=True))
-            verdicts |= {index: known[problem.identity, source] for index, (problem, source) in programs.items()}
+            found = self._judge().judge_many(list(programs.values()))
+            verdicts.update(zip(programs, found, strict=True))
         return [verdicts[index] for index in range(len(problems))]
 
     def _judge(self) -> CodeJudge:
