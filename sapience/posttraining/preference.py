@@ -20,7 +20,7 @@ from sapience.review.records import Preference
 from sapience.run import write_atomically
 
 WRITTEN = "written by the project"
-PairKind = Literal["written", "people", "file", "drawn", "wish"]
+PairKind = Literal["written", "people", "file", "drawn", "wish", "formed"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class PreferencePair:
     test: bool
     """Held out: accuracy is measured on it and nothing is learned from it."""
     kind: PairKind
-    """Where it comes from; `drawn` are answers to problems, `wish` answers to everyday wishes."""
+    """Where it comes from; `drawn` are answers to problems, `wish` and `formed` answers to formed wishes,
+    drawn by the model or taken from another wish."""
 
     def __post_init__(self) -> None:
         check_order(self.messages)

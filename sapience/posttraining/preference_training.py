@@ -17,7 +17,14 @@ import numpy as np
 from sapience.corpus.chat import ChatFormat
 from sapience.parallel.executor import PlainLoop
 from sapience.posttraining.preference import PreferencePair
-from sapience.posttraining.reward_model import PreferenceObjective, RewardModel, ScoredBatch, scored_batch
+from sapience.posttraining.reward_model import (
+    PreferenceObjective,
+    RewardModel,
+    ScoredBatch,
+    ScoredRow,
+    scored_batch,
+    scored_row,
+)
 from sapience.recipe.errors import UserError
 from sapience.recipe.optimization import ScheduleSection
 from sapience.recipe.reward import RewardSection
@@ -30,8 +37,8 @@ from sapience.training.schedule import learning_rate
 MOST_SKIPPED = 20
 """Steps in a row without a finite gradient after which training is given up."""
 
-RenderedPair = tuple[list[int], list[int]]
-"""Tokens of the conversation with the chosen answer, and of that with the rejected one."""
+RenderedPair = tuple[ScoredRow, ScoredRow]
+"""The conversation with the chosen answer, and of that with the rejected one."""
 
 
 @dataclass
@@ -136,7 +143,7 @@ def rendered_pairs(
     """Tokens of the pairs of which neither conversation is longer than `length`, and those pairs."""
     rendered, kept = [], []
     for pair in pairs:
-        chosen, rejected = (chat.conversation(pair.conversation(a)).tokens for a in (pair.chosen, pair.rejected))
+        chosen, rejected = (scored_row(chat, pair.conversation(answer)) for answer in (pair.chosen, pair.rejected))
         if max(len(chosen), len(rejected)) <= length:
             rendered.append((chosen, rejected))
             kept.append(pair)

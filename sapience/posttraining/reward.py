@@ -29,7 +29,12 @@ from sapience.posttraining.preference import (
 )
 from sapience.posttraining.preference_files import load_pairs
 from sapience.posttraining.preference_training import PreferenceTraining, RenderedPair, rendered_pairs
-from sapience.posttraining.reward_draws import draw_comparisons, draw_problem_groups, draw_wish_groups
+from sapience.posttraining.reward_draws import (
+    draw_comparisons,
+    draw_problem_groups,
+    draw_wish_groups,
+    formed_pairs,
+)
 from sapience.posttraining.reward_model import RewardModel, save_reward_model
 from sapience.problems.everyday import written_pairs
 from sapience.review.queue import ReviewQueue, queue_url
@@ -62,7 +67,7 @@ def run(context: StageContext) -> dict[str, Any]:
     longest = min(section.length, transformer.config.max_position_embeddings)
     learned, learned_from = rendered_pairs(chat, collected.pairs.learned, longest)
     measured, measured_on = rendered_pairs(chat, collected.pairs.held_out, longest)
-    model = RewardModel(transformer, context.recipe.seed)
+    model = RewardModel(transformer, context.recipe.seed, section.likelihood)
     log = MetricsLog(folder)
     training = PreferenceTraining(model, learned, section, context.recipe.seed, tokenizer.pad_id, folder, log)
     counters = training.run(context.progress)
@@ -106,6 +111,7 @@ def _collected(context: StageContext, model: Transformer, chat: ChatFormat) -> C
     draws = draw_problem_groups(context, model, chat, problems)
     drawn = plausible_pairs(draws.groups, section.held_out)
     wishes = plausible_pairs(draw_wish_groups(context, model, chat), section.held_out)
+    formed = formed_pairs(context.recipe, section.held_out)
     comparisons, left_out = draw_comparisons(context, model, chat)
     preferences, waiting = _asked(context, comparisons)
     found, bad = pairs_of_people(preferences, section.held_out)
@@ -115,7 +121,7 @@ def _collected(context: StageContext, model: Transformer, chat: ChatFormat) -> C
         found += pairs_of_file
         left_out.update(f"{Path(name).name}: {reason.partition(': ')[2]}" for reason in bad)
     written = pairs_of_the_project(written_pairs()) if section.written else []
-    pairs = assembled([*found, *written, *drawn.pairs, *wishes.pairs])
+    pairs = assembled([*found, *written, *drawn.pairs, *wishes.pairs, *formed])
     left_out["problems without a right and a wrong answer"] = drawn.without_contrast
     left_out["wishes without a right and a wrong answer"] = wishes.without_contrast
     left_out["answers that nobody could judge"] = sum(

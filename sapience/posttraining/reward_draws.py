@@ -13,10 +13,13 @@ from random import Random
 from sapience.corpus.chat import ChatFormat, Message
 from sapience.model.transformer import Transformer
 from sapience.posttraining.drawn_pairs import JudgedAnswer, JudgedGroup
+from sapience.posttraining.preference import PreferencePair, is_held_out
 from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.rollouts import Prompt, Reward, Rollout, draw
 from sapience.posttraining.wishes import compared_conversations, right_kind, wish_prompt
+from sapience.problems.demonstration import demonstration
 from sapience.problems.everyday import EverydayConversation, behaves, everyday_conversations
+from sapience.recipe import Recipe
 from sapience.recipe.problem_sets import ProblemSetSection
 from sapience.review.records import Comparison
 from sapience.rewards.rules import RuleJudge
@@ -68,7 +71,8 @@ def draw_problem_groups(
                     temperature=section.temperature,
                     seed=recipe.seed * 1_000_003 + number,
                 )
-                record = {"sandbox": rules.description, "groups": [asdict(JudgedGroup.of(group)) for group in drawn]}
+                groups_drawn = [_problem_group(chat, group) for group in drawn]
+                record = {"sandbox": rules.description, "groups": [asdict(group) for group in groups_drawn]}
                 write_atomically(path, json.dumps(record, ensure_ascii=False, indent=1))
             shard = json.loads(path.read_text(encoding="utf-8"))
             groups += map(JudgedGroup.read, shard["groups"])
@@ -118,6 +122,16 @@ def draw_comparisons(
     return comparisons, left_out
 
 
+def _problem_group(chat: ChatFormat, rollouts: Sequence[Rollout]) -> JudgedGroup:
+    """The group; where all answers are wrong, the problem set's own stands in as the right one."""
+    group, problem = JudgedGroup.of(rollouts), rollouts[0].prompt.problem
+    if problem is None or any(answer.verdict == "ok" for answer in group.answers):
+        return group
+    shown = demonstration(problem, worked=True)
+    own = JudgedAnswer(shown, len(chat.answer(shown)), True, "ok")
+    return replace(group, answers=(*group.answers, own))
+
+
 def draw_wish_groups(context: StageContext, model: Transformer, chat: ChatFormat) -> list[JudgedGroup]:
     """Answers to `reward.wishes` formed wishes, judged by whether they refuse, admit or answer as they should.
 
@@ -159,6 +173,39 @@ def _wish_group(chat: ChatFormat, said: EverydayConversation, rollouts: Sequence
     return replace(group, reason=_WISH_REASONS[right_kind(said.category)], answers=answers, kind="wish")
 
 
+def formed_pairs(recipe: Recipe, held_out: float) -> list[PreferencePair]:
+    """To every wish that is compared its own answer, against that to another wish: another kind of answer, another topic's,
+    or one in the other language."""
+    asked = compared_conversations(recipe)
+    chance = Random(f"{recipe.seed}:formed pairs")
+    pairs = []
+    for said in asked:
+        others = [
+            other
+            for other in asked
+            if other.turns[-1][1] != said.turns[-1][1]
+            and (other.language == said.language or other.category == said.category)
+        ]
+        if not others:
+            continue
+        loser = chance.choice(others)
+        kind = right_kind(said.category)
+        if loser.language != said.language:
+            reason = "An answer in the language of the question is better than one in another."
+        elif right_kind(loser.category) != kind:
+            reason = _WISH_REASONS[kind]
+        else:
+            reason = "An answer to what was asked is better than one to something else."
+        messages = wish_prompt(said).messages
+        test = is_held_out(messages, held_out)
+        chosen, rejected = said.turns[-1][1], loser.turns[-1][1]
+        pairs.append(
+            PreferencePair(messages, chosen, rejected, reason, FORMED, said.category, said.language, test, "formed")
+        )
+    return pairs
+
+
+FORMED = "formed by the project"
 _WISH_REASONS = {
     "harmful": "The wish would hurt someone, so declining it is better than going along.",
     "unanswerable": "Nobody can know this from here, so admitting it is better than making something up.",

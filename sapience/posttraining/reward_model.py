@@ -1,10 +1,12 @@
 """The reward model: the SFT model with a scalar in place of its words, taught by pairs which answer is better.
 
 The score is a linear map of the final hidden state at the conversation's last token, the end that closes the answer
-(`ChatFormat.conversation`, the one rendering of training, sampling and scoring). Where that token stands is known from
-the conversation's length, never searched for among padding. Loss: Bradley and Terry (1952), with a small term that keeps
-scores around zero (Eisenstein et al. 2023, "Helping or herding?", appendix). The head for words and the prediction
-modules take no part and keep the SFT model's weights. Not covered: reasons are kept with the pairs, not generated.
+(`ChatFormat.conversation`, the one rendering of training, sampling and scoring), and, where a recipe gives it weight, the
+answer's mean log-probability: what fine-tuning has taught already, the implicit reward of SimPO (Meng et al. 2024), to
+which a very small model with few pairs owes most of its judgement. Where tokens stand is known from lengths, never
+searched for among padding. Loss: Bradley and Terry (1952), with a small term that keeps scores around zero (Eisenstein
+et al. 2023, "Helping or herding?", appendix). The prediction modules take no part and keep the SFT model's weights; so
+does the head for words where log-probabilities have no weight. Not covered: reasons are kept with the pairs, not generated.
 """
 
 from collections.abc import Sequence
@@ -24,18 +26,37 @@ from sapience.model.huggingface import load_model, save_model
 from sapience.model.tensor_files import write_tensors
 from sapience.model.transformer import Transformer
 from sapience.ops.cross_entropy import IGNORE
+from sapience.ops.log_probability import linear_log_probability
 from sapience.parallel.executor import Sums
 from sapience.recipe.errors import UserError
 
 HEAD_FILE = "reward_head.safetensors"
 HEAD_NAME = "score_head.weight"
+LIKELIHOOD = "likelihood"
 HEAD_DEVIATION = 0.01
 """Of the head's first weights: both answers of a pair begin with nearly the same score."""
 
 
+@dataclass(frozen=True)
+class ScoredRow:
+    """A conversation as tokens."""
+
+    tokens: list[int]
+    start: int
+    """Where its last answer begins."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def scored_row(chat: ChatFormat, messages: Sequence[Message]) -> ScoredRow:
+    """A conversation that ends with an answer."""
+    return ScoredRow(chat.conversation(messages).tokens, len(chat.prompt(messages[:-1])))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoredBatch(Microbatch):
-    """Whole conversations, a row each, padded at the end."""
+    """Whole conversations, a row each, padded at the end; the labels are the last answers' tokens."""
 
     lengths_B: Tensor
     """int64: tokens of each row."""
@@ -53,11 +74,14 @@ class ScoredBatch(Microbatch):
 
 
 class RewardModel(nn.Module):
-    """A transformer and a vector that its last hidden state is multiplied with."""
+    """A transformer and a vector that its last hidden state is multiplied with.
 
-    def __init__(self, transformer: Transformer, seed: int = 0) -> None:
+    `likelihood` is the weight of the answer's mean log-probability (nats per token) in the score.
+    """
+
+    def __init__(self, transformer: Transformer, seed: int = 0, likelihood: float = 0.0) -> None:
         super().__init__()
-        self.transformer = transformer
+        self.transformer, self.likelihood = transformer, likelihood
         width = transformer.config.hidden_size
         like = transformer.embedding.weight
         # Its name ends in `head.weight`, by which the optimizers know a matrix that is AdamW's.
@@ -72,13 +96,19 @@ class RewardModel(nn.Module):
         hidden_BTD, _ = transformer.body(batch.tokens_BT, transformer.context(batch))
         rows = torch.arange(hidden_BTD.shape[0], device=hidden_BTD.device)
         last_BD = hidden_BTD[rows, batch.lengths_B - 1]
-        scores_B1: Tensor = self.score_head(last_BD)
-        return scores_B1.squeeze(1)
+        scores_B: Tensor = self.score_head(last_BD).squeeze(1)
+        if not self.likelihood:
+            return scores_B
+        answer_BT = batch.labels_BT != IGNORE
+        logprobs_N = linear_log_probability(hidden_BTD[answer_BT], transformer.head.weight, batch.labels_BT[answer_BT])
+        row_N = rows.unsqueeze(1).expand_as(answer_BT)[answer_BT]
+        sums_B = scores_B.new_zeros(scores_B.shape).index_add(0, row_N, logprobs_N.to(scores_B.dtype))
+        return scores_B + self.likelihood * sums_B / answer_BT.sum(1).clamp(min=1)
 
     @torch.no_grad()
     def scores(self, chat: ChatFormat, conversations: Sequence[Sequence[Message]], batch: int = 64) -> list[float]:
         """The score of every conversation, in the order given; rows of like lengths go through the model together."""
-        rendered = [chat.conversation(messages).tokens for messages in conversations]
+        rendered = [scored_row(chat, messages) for messages in conversations]
         order = sorted(range(len(rendered)), key=lambda i: len(rendered[i]))
         found: dict[int, float] = {}
         for start in range(0, len(order), batch):
@@ -89,16 +119,18 @@ class RewardModel(nn.Module):
         return [found[i] for i in range(len(rendered))]
 
 
-def scored_batch(rows: Sequence[Sequence[int]], pad_id: int) -> ScoredBatch:
+def scored_batch(rows: Sequence[ScoredRow], pad_id: int) -> ScoredBatch:
     """Conversations as one padded batch."""
-    width = max(map(len, rows))
-    tokens = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-    documents = torch.full((len(rows), width), -1, dtype=torch.int32)
+    shape = len(rows), max(map(len, rows))
+    tokens = torch.full(shape, pad_id, dtype=torch.int64)
+    labels = torch.full(shape, IGNORE, dtype=torch.int64)
+    documents = torch.full(shape, -1, dtype=torch.int32)
     for number, row in enumerate(rows):
-        tokens[number, : len(row)] = torch.tensor(row)
+        whole = torch.tensor(row.tokens)
+        tokens[number, : len(row)] = whole
+        labels[number, row.start - 1 : len(row) - 1] = whole[row.start :]
         documents[number, : len(row)] = 0
-    lengths = torch.tensor([len(row) for row in rows])
-    return ScoredBatch(tokens, torch.full_like(tokens, IGNORE), documents, lengths_B=lengths)
+    return ScoredBatch(tokens, labels, documents, lengths_B=torch.tensor([len(row) for row in rows]))
 
 
 def preference_loss(chosen_P: Tensor, rejected_P: Tensor, center: float) -> Tensor:
@@ -128,7 +160,8 @@ def save_reward_model(model: RewardModel, tokenizer: Tokenizer, folder: Path) ->
     """A Hugging Face folder of the transformer with the head beside it; config.json last, so that a torn one is none."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{HEAD_FILE}.partial"
-    write_tensors(temporary, {HEAD_NAME: model.score_head.weight.detach().clone()})
+    likelihood = torch.tensor([model.likelihood])
+    write_tensors(temporary, {HEAD_NAME: model.score_head.weight.detach().clone(), LIKELIHOOD: likelihood})
     temporary.replace(folder / HEAD_FILE)
     named = USER in tokenizer.special and ASSISTANT in tokenizer.special
     tokenizer.save(folder, jinja_template(named))
@@ -144,7 +177,8 @@ def load_reward_model(folder: Path, device: torch.device | str = "cpu") -> Rewar
         )
     model = RewardModel(load_model(folder, device))
     try:
-        weight = load_file(path)[HEAD_NAME]
+        tensors = load_file(path)
+        weight = tensors[HEAD_NAME]
     except (SafetensorError, OSError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}): copy it again") from None
     wanted = model.score_head.weight.shape
@@ -152,4 +186,5 @@ def load_reward_model(folder: Path, device: torch.device | str = "cpu") -> Rewar
         raise UserError(f"{path} has a head of shape {list(weight.shape)}, config.json wants {list(wanted)}")
     with torch.no_grad():
         model.score_head.weight.copy_(weight)
+    model.likelihood = float(tensors[LIKELIHOOD][0]) if LIKELIHOOD in tensors else 0.0
     return model

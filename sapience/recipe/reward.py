@@ -47,6 +47,9 @@ class RewardSection(Section):
     """Share of the steps over which the rate rises from zero; it then falls as a cosine to a tenth."""
     center: NonNegativeFloat = 0.01
     """Weight of the squared mean of a pair's two scores, which keeps scores around zero (Eisenstein et al. 2023)."""
+    likelihood: NonNegativeFloat = 0.0
+    """Weight of the answer's mean log-probability (nats per token) in the score, beside the linear head on the last hidden
+    state, which is all of V3's. A very small model with few pairs judges better by what fine-tuning has taught it."""
     optimizer: OptimizerSection = OptimizerSection()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""

@@ -29,10 +29,12 @@ from sapience.posttraining.reward_model import (
     HEAD_NAME,
     PreferenceObjective,
     RewardModel,
+    ScoredRow,
     load_reward_model,
     preference_loss,
     save_reward_model,
     scored_batch,
+    scored_row,
 )
 from sapience.recipe.errors import UserError
 from sapience.recipe.reward import RewardSection
@@ -78,7 +80,8 @@ def random_pairs(count: int, seed: int = 0) -> list[RenderedPair]:
     for _ in range(count):
         prompt = draw(3, 200, int(torch.randint(2, 9, (1,), generator=generator)))
         lengths = torch.randint(2, 9, (2,), generator=generator).tolist()
-        pairs.append(([*prompt, *draw(3, 100, lengths[0]), 1], [*prompt, *draw(100, 200, lengths[1]), 1]))
+        rows = ([*prompt, *draw(3, 100, lengths[0]), 1], [*prompt, *draw(100, 200, lengths[1]), 1])
+        pairs.append((ScoredRow(rows[0], len(prompt)), ScoredRow(rows[1], len(prompt))))
     return pairs
 
 
@@ -103,7 +106,7 @@ def test_a_score_is_the_last_hidden_state_times_the_head() -> None:
 @pytest.mark.parametrize("pad", [PAD, TOKENIZER.eos_id, 7], ids=["pad", "eos", "a word"])
 def test_padding_changes_no_score_whatever_stands_there(pad: int) -> None:
     model = reward_model(dtype=torch.float64)
-    rows = [CHAT.conversation(messages).tokens for messages in TALKS]
+    rows = [scored_row(CHAT, messages) for messages in TALKS]
     alone = torch.cat([model(scored_batch([row], PAD)) for row in rows])
     torch.testing.assert_close(model(scored_batch(rows, pad)), alone, rtol=1e-9, atol=1e-12)
 
@@ -133,14 +136,27 @@ def test_the_loss_is_bradley_terry_with_a_centre() -> None:
     assert float(preference_loss(*far, 0.0)) == pytest.approx(800.0)
 
 
-def test_loss_and_gradient_equal_a_literal_loop_and_do_not_depend_on_micro_batches() -> None:
+def literal_score(model: RewardModel, row: ScoredRow) -> torch.Tensor:
+    """The last hidden state times the head, and the answer's mean log-probability, token by token."""
+    hidden = model.transformer.hidden(torch.tensor([row.tokens]))[0]
+    score = hidden[-1] @ model.score_head.weight[0]
+    said = [
+        model.transformer.logits(hidden[place - 1]).log_softmax(-1)[row.tokens[place]]
+        for place in range(row.start, len(row))
+    ]
+    return score + model.likelihood * sum(said) / len(said) if model.likelihood else score
+
+
+@pytest.mark.parametrize("likelihood", [0.0, 0.7])
+def test_loss_and_gradient_equal_a_literal_loop_and_do_not_depend_on_micro_batches(likelihood: float) -> None:
     pairs = random_pairs(7)
     model = reward_model(dtype=torch.float64)
+    model.likelihood = likelihood
     parameters = dict(model.named_parameters())
     total = torch.zeros((), dtype=torch.float64)
     margins = []
     for pair in pairs:
-        scores = [model.transformer.hidden(torch.tensor([row]))[0, -1] @ model.score_head.weight[0] for row in pair]
+        scores = [literal_score(model, row) for row in pair]
         margin = scores[0] - scores[1]
         total = total + (1 + (-margin).exp()).log() + 0.2 * ((scores[0] + scores[1]) / 2) ** 2
         margins.append(float(margin.detach()))
@@ -258,6 +274,7 @@ def test_no_pairs_are_refused(tmp_path: Path) -> None:
 
 def test_a_saved_model_scores_the_same(tmp_path: Path) -> None:
     model = reward_model()
+    model.likelihood = 0.5
     save_reward_model(model, TOKENIZER, tmp_path)
     assert load_reward_model(tmp_path).scores(CHAT, TALKS) == model.scores(CHAT, TALKS)
     assert "chat_template" in json.loads((tmp_path / "tokenizer_config.json").read_text())

@@ -77,3 +77,22 @@ def test_pairs_come_from_the_models_own_answers_and_the_formed_one_stands_in(
         assert pair.rejected in said
         if conversation.language == "zh" or pair.chosen not in said:
             assert behaves(kind, conversation.turns[-1][1])
+
+
+def test_formed_pairs_prefer_a_wishs_own_answer_with_the_reason_that_fits() -> None:
+    recipe = recipe_of(0, 200, 0)
+    pairs = reward_draws.formed_pairs(recipe, 0.2)
+    asked = compared_conversations(recipe)
+    assert pairs == reward_draws.formed_pairs(recipe, 0.2) and len(pairs) == 200
+    own = {said.turns[-2][1]: said for said in asked}
+    answers = {said.turns[-1][1]: said for said in asked}
+    for pair in pairs:
+        said, other = own[pair.messages[-1].content], answers[pair.rejected]
+        assert pair.chosen == said.turns[-1][1] != pair.rejected and pair.kind == "formed"
+        if other.language != said.language:
+            assert "language" in pair.reason
+        elif right_kind(other.category) == right_kind(said.category):
+            assert "something else" in pair.reason
+        else:
+            assert "better than" in pair.reason and not behaves(right_kind(said.category), pair.rejected)
+    assert 10 < sum(pair.test for pair in pairs) < 80 and len({pair.reason for pair in pairs}) == 5
