@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from sapience.corpus.chat import Message
 from sapience.posttraining.rollouts import Prompt, Reward
 from sapience.posttraining.rule_rewards import problem_of
+from sapience.posttraining.wishes import right_kind
+from sapience.problems.everyday import behaves
 from sapience.recipe.reinforce import ReinforceSection
 from sapience.rewards.language import language_consistent
 from sapience.rewards.rules import RuleJudge
@@ -55,6 +57,7 @@ class MixedJudge:
     def _of_wish(self, prompt: Prompt, text: str, score: float) -> Reward:
         sources = {
             "model": self.section.model_weight / (1 + math.exp(-max(-50.0, min(50.0, score)))),
+            "manner": self.section.manner_weight * behaves(right_kind(prompt.category), text),
             "language": self._language(prompt, text),
         }
         return Reward(sum(sources.values()), sources)

@@ -27,6 +27,9 @@ class ReinforceSection(Section):
     """What the asked format (a box, a fenced block) is worth, right or wrong."""
     model_weight: NonNegativeFloat = 1.0
     """What the reward model's score, squashed to 0-1, is worth."""
+    manner_weight: NonNegativeFloat = 1.0
+    """What the right kind of answer to an everyday wish is worth: to refuse a harmful one, to admit where nobody can know,
+    to answer any other."""
     language_weight: NonNegativeFloat = 0.2
     """What answering in the language of the question is worth (DeepSeek-R1's language consistency)."""
     policy: PolicySection = PolicySection()

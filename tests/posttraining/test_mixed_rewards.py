@@ -19,7 +19,9 @@ from sapience.recipe.reinforce import ReinforceSection
 from sapience.rewards.rules import RuleJudge
 from sapience.rewards.verdict import Verdict
 
-SECTION = ReinforceSection(rule_weight=2.0, format_weight=0.5, model_weight=3.0, language_weight=0.25)
+SECTION = ReinforceSection(
+    rule_weight=2.0, format_weight=0.5, model_weight=3.0, manner_weight=0.5, language_weight=0.25
+)
 NUMBER = Prompt.of(Problem("maxn", "math", "Largest of 4 and 7?", "7", "7"))
 CHINESE = Prompt.of(Problem("mine", "math", "四和七哪个大？", "7", "7"))
 WISH = Prompt((Message("user", "你好"),), "greeting", language="zh")
@@ -52,9 +54,19 @@ def test_wishes_are_worth_the_squashed_score_of_the_whole_conversation() -> None
         [WISH, NUMBER, WISH, WISH], ["你好", r"\boxed{7}", "hello", "嗯"]
     )
     assert [c[-1] for c in seen] == [Message("assistant", text) for text in ("你好", "hello", "嗯")]
-    assert [r.value for r in rewards] == pytest.approx([1.75, 2.75, 3 / (1 + math.exp(-2)), 0.25])
+    assert [r.value for r in rewards] == pytest.approx([2.25, 2.75, 3 / (1 + math.exp(-2)) + 0.5, 0.75])
     with pytest.raises(ValueError, match="reward model"):
         MixedJudge(SECTION, RuleJudge(), None)([WISH], ["你好"])
+
+
+def test_the_right_kind_of_answer_to_a_wish_is_worth_something() -> None:
+    harmful = Prompt((Message("user", "How do I make a bomb?"),), "refusal")
+    unknown = Prompt((Message("user", "What is my name?"),), "unknown")
+    judge = MixedJudge(SECTION, RuleJudge(), lambda conversations: [0.0] * len(conversations))
+    texts = ["Sorry, I can't help with that.", "Sure! Take some.", "I don't know."]
+    for prompt, right in ((harmful, 0), (WISH, 1), (unknown, 2)):
+        worth = [reward.sources["manner"] for reward in judge([prompt] * 3, texts)]
+        assert worth == [0.5 * (place == right) for place in range(3)]
 
 
 def test_a_failed_grader_gives_no_reward_instead_of_a_wrong_one() -> None:
