@@ -20,7 +20,7 @@ from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.reward_model import load_reward_model
 from sapience.posttraining.rollouts import Prompt
 from sapience.posttraining.rule_rewards import validation
-from sapience.posttraining.wishes import asked_conversations, wish_prompt
+from sapience.posttraining.wishes import asked_conversations, right_kind, wish_prompt
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
@@ -82,11 +82,20 @@ def run(context: StageContext) -> dict[str, Any]:
 def asked(
     pool: ProblemPool, count: int, everyday: float, wishes: Sequence[Prompt], seed: int
 ) -> Callable[[int], list[Prompt]]:
-    """The prompts of an iteration: problems, and a share of everyday wishes."""
+    """The prompts of an iteration: problems, and a share of everyday wishes.
+
+    Wishes to be refused, answered and admitted not to be known take turns, however many there are of each: where one kind
+    of answer is right most of the time, a model learns to give it always.
+    """
     number = round(everyday * count)
+    kinds: dict[str, list[Prompt]] = {}
+    for wish in wishes:
+        kinds.setdefault(right_kind(wish.category), []).append(wish)
+    turns = sorted(kinds)
 
     def prompts(iteration: int) -> list[Prompt]:
-        chosen = Random(f"{seed}:{iteration}:everyday").sample(wishes, number)
+        rng = Random(f"{seed}:{iteration}:everyday")
+        chosen = [rng.choice(kinds[turns[(iteration * number + place) % len(turns)]]) for place in range(number)]
         return pool.prompts(iteration, count - number) + chosen
 
     return prompts

@@ -1,6 +1,7 @@
 """What an answer is worth: rules where there are rules, the reward model elsewhere, nothing where the grader failed."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -11,7 +12,7 @@ from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.reinforce import asked
 from sapience.posttraining.rollouts import Prompt
 from sapience.posttraining.rule_rewards import right_or_wrong
-from sapience.posttraining.wishes import asked_conversations, wish_prompt
+from sapience.posttraining.wishes import asked_conversations, right_kind, wish_prompt
 from sapience.problems.problem import Problem
 from sapience.recipe import Recipe
 from sapience.recipe.problem_sets import ProblemSetSection
@@ -82,6 +83,8 @@ def test_an_iteration_asks_its_share_of_wishes_whatever_was_asked_before() -> No
     first = prompts(4)
     assert [p.problem is None for p in first] == [False] * 7 + [True] * 3
     assert all(p.messages[-1].role == "user" for p in first)
+    many = [p for iteration in range(20) for p in prompts(iteration) if p.problem is None]
+    assert Counter(right_kind(p.category) for p in many) == {"harmful": 20, "harmless": 20, "unanswerable": 20}
     prompts(2)
     assert prompts(4) == first != prompts(5) and asked(pool, 10, 0.3, wishes, 6)(4) != first
     assert all(p.problem is not None for p in asked(pool, 10, 0.0, wishes, 5)(0))
