@@ -14,7 +14,7 @@ from sapience.planning.parameters import count_parameters, training_operations
 from sapience.planning.post_training import post_training_seconds
 from sapience.recipe import Recipe, UserError
 
-OPERATIONS_PER_SECOND = 62e9
+OPERATIONS_PER_SECOND = 31e9
 """Of one CPU core on the demo's model, forward to optimizer step, in float32; see `training_operations`."""
 CORES_POWER = 0.8
 """Two cores are 1.74 times as fast as one; each further doubling brings no more than that."""
