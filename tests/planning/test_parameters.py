@@ -62,7 +62,7 @@ def test_work_grows_with_length_by_attention_alone() -> None:
     ("change", "stage"),
     [
         ("specialise.policy.iterations=1000", "specialise"),
-        ("specialise.supervised.epochs=40", "specialise"),
+        ("specialise.supervised.epochs=100", "specialise"),
         ("distill.draws=64", "distill"),
         ("finetune.repeats.everyday=20", "finetune"),
         ("reward.problem_prompts=9000", "reward"),
