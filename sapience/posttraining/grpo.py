@@ -48,6 +48,8 @@ class PolicyBatch(Microbatch):
     advantages_BT: Tensor
     engine_BT: Tensor
     """Log-probability at the draw."""
+    betas_BT: Tensor
+    """Weight of the KL divergence."""
     old_BT: Tensor | None = None
     """The trainer's log-probability before the first update; None where there is only one."""
     reference_BT: Tensor | None = None
@@ -70,6 +72,7 @@ class PolicyBatch(Microbatch):
             weights_BT=self.weights_BT.to(device),
             advantages_BT=self.advantages_BT.to(device),
             engine_BT=self.engine_BT.to(device),
+            betas_BT=self.betas_BT.to(device),
             old_BT=move(self.old_BT),
             reference_BT=move(self.reference_BT),
         )
@@ -99,7 +102,7 @@ class PolicyObjective:
         kl_N = torch.zeros_like(policy_N)
         if batch.reference_BT is not None:
             kl_N = k3(policy_N, batch.reference_BT[answer_BT])
-        loss = -(weights_N * (gain_N - self.section.beta * kl_N)).sum()
+        loss = -(weights_N * (gain_N - batch.betas_BT[answer_BT] * kl_N)).sum()
         mismatch_N = (old_N - engine_N).abs()
         self.largest_mismatch = max(self.largest_mismatch, float(mismatch_N.max()))
         values = {
@@ -146,7 +149,7 @@ class GroupPolicyTraining:
 
     model: Transformer
     reference: Transformer | None
-    """The model that KL is taken from; needed where beta is above zero."""
+    """The model that KL is taken from; needed where a beta is above zero."""
     chat: ChatFormat
     prompts: Callable[[int], list[Prompt]]
     """The prompts of an iteration, a pure function of it."""
@@ -226,7 +229,7 @@ class GroupPolicyTraining:
         rollouts = [r for group in groups for r in group if r.advantage is not None]
         depths = self.model.config.num_nextn_predict_layers
         batches = policy_batches(rollouts, section, self.chat.tokenizer.pad_id, depths)
-        if section.beta and self.reference is not None:
+        if section.anchored and self.reference is not None:
             batches = [_with(b, reference_BT=answer_logprobs(self.reference, b)) for b in batches]
         if section.updates > 1:
             batches = [_with(b, old_BT=answer_logprobs(self.model, b)) for b in batches]
@@ -386,7 +389,8 @@ def _policy_batch(rows: Sequence[_Row], section: PolicySection, pad_id: int) -> 
     labels = torch.full(shape, IGNORE, dtype=torch.int64)
     documents = torch.full(shape, -1, dtype=torch.int32)
     positions = torch.zeros(shape, dtype=torch.int64)
-    weights, values, engine = (torch.zeros(shape) for _ in range(3))
+    weights, values, engine, betas = (torch.zeros(shape) for _ in range(4))
+    open_beta = section.beta if section.open_beta is None else section.open_beta
     for number, row in enumerate(rows):
         at = shared = len(row.prompt) - row.end
         tokens[number, :at] = torch.tensor(row.prompt[:at], dtype=torch.int64)
@@ -404,10 +408,11 @@ def _policy_batch(rows: Sequence[_Row], section: PolicySection, pad_id: int) -> 
             weights[part] = token_weight(len(answer), section.aggregate)
             values[part] = rollout.advantage or 0.0
             engine[part] = torch.tensor(rollout.completion.logprobs)
+            betas[part] = section.beta if rollout.prompt.problem is not None else open_beta
             at = end
     return PolicyBatch(
         tokens, labels, documents, positions_BT=positions, prefix=True,
-        weights_BT=weights, advantages_BT=values, engine_BT=engine,
+        weights_BT=weights, advantages_BT=values, engine_BT=engine, betas_BT=betas,
     )  # fmt: skip
 
 

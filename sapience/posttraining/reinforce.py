@@ -44,7 +44,7 @@ def run(context: StageContext) -> dict[str, Any]:
         judge = MixedJudge(section, rules, scores)
         training = GroupPolicyTraining(
             model=model,
-            reference=load_model(begun).to(device) if policy.beta else None,
+            reference=load_model(begun).to(device) if policy.anchored else None,
             chat=chat,
             prompts=asked(pool, policy.prompts, everyday, wishes, recipe.seed),
             judge=judge,
@@ -84,14 +84,14 @@ def asked(
 ) -> Callable[[int], list[Prompt]]:
     """The prompts of an iteration: problems, and a share of everyday wishes.
 
-    Wishes to be refused, answered and admitted not to be known take turns, however many there are of each: where one kind
-    of answer is right most of the time, a model learns to give it always.
+    Wishes take turns, however many there are of each kind: half are to be answered, a quarter to be refused, a quarter
+    admitted not to be known. Where one kind of answer is right most of the time, a model learns to give it always.
     """
     number = round(everyday * count)
     kinds: dict[str, list[Prompt]] = {}
     for wish in wishes:
         kinds.setdefault(right_kind(wish.category), []).append(wish)
-    turns = sorted(kinds)
+    turns = [kind for kind in ("harmful", "harmless", "unanswerable", "harmless") if kind in kinds]
 
     def prompts(iteration: int) -> list[Prompt]:
         rng = Random(f"{seed}:{iteration}:everyday")

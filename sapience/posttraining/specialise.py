@@ -77,7 +77,7 @@ def _reinforce(context: StageContext, name: str, expert: ExpertSection, rules: R
     pool = ProblemPool(expert.problems, policy.iterations * policy.prompts, seed)
     training = GroupPolicyTraining(
         model=model,
-        reference=load_model(begun).to(device) if policy.beta else None,
+        reference=load_model(begun).to(device) if policy.anchored else None,
         chat=chat,
         prompts=lambda iteration: pool.prompts(iteration, policy.prompts, section.system_prompt),
         judge=judge,

@@ -28,6 +28,8 @@ class PolicySection(Section):
     """Epsilon: how far the ratio may move from one; a single update never reaches it."""
     beta: NonNegativeFloat = 0.04
     """Weight of the KL divergence from the model that the stage began with; DeepSeekMath: 0.04."""
+    open_beta: NonNegativeFloat | None = None
+    """The same for prompts that no rule judges, where a policy may come to exploit its judge; null takes `beta`."""
     aggregate: Literal["sequence", "token"] = "sequence"
     """`sequence` averages over an answer's tokens, then over answers (DeepSeekMath, eq. 3); `token` over all tokens."""
     normalize: bool = True
@@ -57,6 +59,11 @@ class PolicySection(Section):
     """Iterations between two checkpoints."""
     keep_checkpoints: int = Field(default=2, ge=1)
     """How many checkpoints stay on disk."""
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the model that the stage began with is needed."""
+        return bool(self.beta or self.open_beta)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

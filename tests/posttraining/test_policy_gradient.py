@@ -15,6 +15,7 @@ from sapience.posttraining import grpo
 from sapience.posttraining.grpo import PolicyBatch, PolicyObjective, answer_logprobs, judge_group, policy_batches
 from sapience.posttraining.policy_gradient import advantages, correction, denominator, k3, surrogate
 from sapience.posttraining.rollouts import Prompt, Reward, Rollout
+from sapience.problems.problem import Problem
 from sapience.recipe.policy import PolicySection
 
 
@@ -155,6 +156,28 @@ def test_a_prompt_that_answers_share_changes_no_loss_and_no_gradient(
     for name, gradient in alone[1].items():
         torch.testing.assert_close(shared[1][name], gradient, rtol=1e-8, atol=1e-10, msg=name)
     assert shared[2] < alone[2] if longest > 12 else shared[2] <= alone[2]
+
+
+def test_kl_weighs_more_where_no_rule_judges() -> None:
+    config = tiny_config()
+    model, other = tiny_model(config, 0, torch.float64), tiny_model(config, 1, torch.float64)
+    ruled, open_ended = rollouts_of(3, groups=1), rollouts_of(4, groups=1)
+    problem = Problem("maxn", "math", "3 or 4?", "4", "4")
+    for rollout in ruled:
+        rollout.prompt = Prompt((), "maxn", problem)
+    losses = {}
+    for beta, open_beta in ((0.0, 0.0), (0.2, None), (0.2, 0.0), (0.0, 0.2), (0.1, 0.3)):
+        section = PolicySection(beta=beta, open_beta=open_beta, mismatch=1e9, aggregate="token")
+        batches = policy_batches([*ruled, *open_ended], section, 2)
+        batches = [PolicyBatch(**{**vars(b), "reference_BT": answer_logprobs(other, b)}) for b in batches]
+        sums = PlainLoop(model, PolicyObjective(section)).forward_backward(batches, 1.0)
+        losses[beta, open_beta] = float(sums.values["loss"])
+        assert section.anchored == (beta > 0 or bool(open_beta))
+    plain = losses[0.0, 0.0]
+    of_rules, of_open = losses[0.2, 0.0] - plain, losses[0.0, 0.2] - plain
+    assert of_rules > 0 and of_open > 0
+    assert losses[0.2, None] - plain == pytest.approx(of_rules + of_open, rel=1e-5)
+    assert losses[0.1, 0.3] - plain == pytest.approx(0.5 * of_rules + 1.5 * of_open, rel=1e-5)
 
 
 def test_neighbours_in_a_row_do_not_see_one_another() -> None:
