@@ -26,6 +26,9 @@ from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
 from sapience.training.metrics import MetricsLog
 
+TURNS = ("harmless", "harmful", "harmless", "unanswerable", "harmless")
+"""Which kind of everyday wish is asked after which."""
+
 
 def run(context: StageContext) -> dict[str, Any]:
     """Draw, judge, learn."""
@@ -84,14 +87,14 @@ def asked(
 ) -> Callable[[int], list[Prompt]]:
     """The prompts of an iteration: problems, and a share of everyday wishes.
 
-    Wishes take turns, however many there are of each kind: half are to be answered, a quarter to be refused, a quarter
-    admitted not to be known. Where one kind of answer is right most of the time, a model learns to give it always.
+    Wishes take turns, however many there are of each kind: three of five are to be answered, one refused, one admitted
+    not to be known. Where one kind of answer is right most of the time, a model learns to give it always.
     """
     number = round(everyday * count)
     kinds: dict[str, list[Prompt]] = {}
     for wish in wishes:
         kinds.setdefault(right_kind(wish.category), []).append(wish)
-    turns = [kind for kind in ("harmful", "harmless", "unanswerable", "harmless") if kind in kinds]
+    turns = [kind for kind in TURNS if kind in kinds]
 
     def prompts(iteration: int) -> list[Prompt]:
         rng = Random(f"{seed}:{iteration}:everyday")
