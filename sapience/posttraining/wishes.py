@@ -8,7 +8,7 @@ from sapience.corpus.chat import Message
 from sapience.posttraining.rollouts import Prompt
 from sapience.problems.everyday import Behaviour, EverydayConversation, everyday_conversations
 from sapience.problems.everyday_patterns import generated_conversations
-from sapience.recipe import Recipe
+from sapience.recipe import Recipe, UserError
 
 Conversations = tuple[EverydayConversation, ...]
 _KINDS: dict[str, Behaviour] = {"refusal": "harmful", "unknown": "unanswerable"}
@@ -31,7 +31,11 @@ def asked_conversations(recipe: Recipe) -> Conversations:
 
 
 def _formed(recipe: Recipe, begin: int, count: int) -> Conversations:
-    return generated_conversations(begin + count, topics=recipe.distill.topics)[begin:]
+    """Raises UserError where so few topics do not give as many different ones."""
+    try:
+        return generated_conversations(begin + count, topics=recipe.distill.topics)[begin:]
+    except ValueError as error:
+        raise UserError(f"{error}: ask for fewer ({begin + count} in all stages), or raise distill.topics") from None
 
 
 def right_kind(category: str) -> Behaviour:

@@ -11,8 +11,9 @@ from sapience.inference.generate import Completion
 from sapience.ops.cross_entropy import IGNORE
 from sapience.ops.log_probability import linear_log_probability, reference
 from sapience.parallel.executor import PlainLoop
-from sapience.posttraining import grpo
-from sapience.posttraining.grpo import PolicyBatch, PolicyObjective, answer_logprobs, judge_group, policy_batches
+from sapience.posttraining import policy_batches as batching
+from sapience.posttraining.grpo import PolicyObjective, judge_group
+from sapience.posttraining.policy_batches import PolicyBatch, answer_logprobs, policy_batches
 from sapience.posttraining.policy_gradient import advantages, correction, denominator, k3, surrogate
 from sapience.posttraining.rollouts import Prompt, Reward, Rollout
 from sapience.problems.problem import Problem
@@ -141,7 +142,7 @@ def test_a_prompt_that_answers_share_changes_no_loss_and_no_gradient(
     section = PolicySection(beta=0.0, aggregate="token", mismatch=1e9)
     found = []
     for limit in (0, longest):
-        monkeypatch.setattr(grpo, "SHARED_ROW", limit)
+        monkeypatch.setattr(batching, "SHARED_ROW", limit)
         batches = policy_batches(rollouts, section, 2, depths=2)
         lengths = [int((b.labels_BT != IGNORE).sum()) for b in batches]
         assert sum(lengths) == sum(len(r.completion.tokens) for r in rollouts)

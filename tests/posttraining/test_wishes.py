@@ -17,7 +17,7 @@ from sapience.posttraining.wishes import (
     wish_prompt,
 )
 from sapience.problems.everyday import behaves, everyday_conversations
-from sapience.recipe import Recipe
+from sapience.recipe import Recipe, UserError
 from sapience.run import StageContext
 
 
@@ -34,6 +34,12 @@ def test_no_two_stages_are_given_the_same_wish() -> None:
     formed = [said.turns[-2][1] for part in parts for said in part if said not in everyday_conversations()]
     assert len(set(formed)) == len(formed) == 130 and len(wishes) > 1000
     assert asked_conversations(Recipe()) == everyday_conversations() and not learned_conversations(Recipe())
+
+
+def test_more_wishes_than_topics_give_are_refused_with_a_remedy() -> None:
+    recipe = Recipe.model_validate({"distill": {"generated": 50_000, "topics": 1}})
+    with pytest.raises(UserError, match=r"no more different conversations.*raise distill\.topics"):
+        learned_conversations(recipe)
 
 
 def test_the_answer_a_wish_is_formed_with_is_of_the_right_kind() -> None:

@@ -1,0 +1,155 @@
+"""Drawn answers as rows for the policy gradient: a prompt is read once, however many answers to it there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sapience.model.batch import Microbatch
+from sapience.model.transformer import Transformer
+from sapience.ops.cross_entropy import IGNORE
+from sapience.ops.log_probability import linear_log_probability
+from sapience.posttraining.policy_gradient import token_weight
+from sapience.posttraining.rollouts import Rollout
+from sapience.recipe.policy import PolicySection
+
+SHARED_ROW = 256
+"""Most tokens of a row that answers to one prompt share; attention grows with the square of a row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyBatch(Microbatch):
+    """Prompts, each with answers to it behind one another; all that the loss needs of every answer token, zero elsewhere."""
+
+    weights_BT: Tensor
+    advantages_BT: Tensor
+    engine_BT: Tensor
+    """Log-probability at the draw."""
+    betas_BT: Tensor
+    """Weight of the KL divergence."""
+    old_BT: Tensor | None = None
+    """The trainer's log-probability before the first update; None where there is only one."""
+    reference_BT: Tensor | None = None
+    """That of the model the stage began with; None where beta is zero."""
+
+    def to(self, device: torch.device | str) -> "PolicyBatch":
+        """The same on another device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        moved = super().to(device)
+        return PolicyBatch(
+            moved.tokens_BT,
+            moved.labels_BT,
+            moved.documents_BT,
+            moved.isolate,
+            moved.positions_BT,
+            moved.prefix,
+            weights_BT=self.weights_BT.to(device),
+            advantages_BT=self.advantages_BT.to(device),
+            engine_BT=self.engine_BT.to(device),
+            betas_BT=self.betas_BT.to(device),
+            old_BT=move(self.old_BT),
+            reference_BT=move(self.reference_BT),
+        )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A prompt and some of the answers to it: the prompt is read once, however many there are."""
+
+    prompt: Sequence[int]
+    end: int
+    """Last tokens of the prompt that stand at the head of every answer: one predicts its first token, and as many as
+    there are prediction depths keep what a depth looks ahead to within the answer's own part."""
+    rollouts: list[Rollout]
+
+    @property
+    def length(self) -> int:
+        """Tokens: the prompt's beginning once, its end and all but the last token of the answer for every answer."""
+        return len(self.prompt) - self.end + sum(self.end - 1 + len(r.completion.tokens) for r in self.rollouts)
+
+
+def policy_batches(
+    rollouts: Sequence[Rollout], section: PolicySection, pad_id: int, depths: int = 1
+) -> list[PolicyBatch]:
+    """Answers behind their prompts, rows of like lengths together, at most `micro_tokens` at once; `depths` of multi-token
+    prediction are trained along.
+
+    Answers to one prompt share its row up to SHARED_ROW tokens: they see the prompt and not each other, at the positions
+    they would have alone, so nothing but the arithmetic on the prompt is saved.
+    """
+    batches: list[PolicyBatch] = []
+    chosen: list[_Row] = []
+    for row in sorted(_rows(rollouts, max(1, depths)), key=lambda row: row.length):
+        if chosen and row.length * (len(chosen) + 1) > section.micro_tokens:
+            batches.append(_policy_batch(chosen, section, pad_id))
+            chosen = []
+        chosen.append(row)
+    return [*batches, _policy_batch(chosen, section, pad_id)] if chosen else batches
+
+
+def _rows(rollouts: Sequence[Rollout], end: int) -> list[_Row]:
+    rows: list[_Row] = []
+    open_rows: dict[tuple[int, ...], _Row] = {}
+    for rollout in rollouts:
+        key = tuple(rollout.prompt_tokens)
+        row = open_rows.get(key)
+        if row is None or row.length + row.end - 1 + len(rollout.completion.tokens) > SHARED_ROW:
+            row = open_rows[key] = _Row(rollout.prompt_tokens, min(end, len(key)), [])
+            rows.append(row)
+        row.rollouts.append(rollout)
+    return rows
+
+
+def _policy_batch(rows: Sequence[_Row], section: PolicySection, pad_id: int) -> PolicyBatch:
+    shape = len(rows), max(row.length for row in rows)
+    tokens = torch.full(shape, pad_id, dtype=torch.int64)
+    labels = torch.full(shape, IGNORE, dtype=torch.int64)
+    documents = torch.full(shape, -1, dtype=torch.int32)
+    positions = torch.zeros(shape, dtype=torch.int64)
+    weights, values, engine, betas = (torch.zeros(shape) for _ in range(4))
+    open_beta = section.beta if section.open_beta is None else section.open_beta
+    for number, row in enumerate(rows):
+        at = shared = len(row.prompt) - row.end
+        tokens[number, :at] = torch.tensor(row.prompt[:at], dtype=torch.int64)
+        documents[number, :at] = 0
+        positions[number, :at] = torch.arange(at)
+        for place, rollout in enumerate(row.rollouts, start=1):
+            answer = rollout.completion.tokens
+            whole = torch.tensor([*row.prompt[shared:], *answer[:-1]])
+            end = at + len(whole)
+            tokens[number, at:end] = whole
+            documents[number, at:end] = place
+            positions[number, at:end] = shared + torch.arange(len(whole))
+            part = number, slice(end - len(answer), end)
+            labels[part] = torch.tensor(answer)
+            weights[part] = token_weight(len(answer), section.aggregate)
+            values[part] = rollout.advantage or 0.0
+            engine[part] = torch.tensor(rollout.completion.logprobs)
+            betas[part] = section.beta if rollout.prompt.problem is not None else open_beta
+            at = end
+    return PolicyBatch(
+        tokens, labels, documents, positions_BT=positions, prefix=True,
+        weights_BT=weights, advantages_BT=values, engine_BT=engine, betas_BT=betas,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def answer_logprobs(model: Transformer, batch: PolicyBatch) -> Tensor:
+    """The model's log-probability of every answer token, zero elsewhere, [B,T] on the batch's device."""
+    device = model.embedding.weight.device
+    moved = batch.to(device)
+    hidden_BTD, _ = model.body(moved.tokens_BT, model.context(moved))
+    answer_BT = moved.labels_BT != IGNORE
+    values = linear_log_probability(hidden_BTD[answer_BT], model.head.weight, moved.labels_BT[answer_BT])
+    result = torch.zeros(answer_BT.shape, dtype=values.dtype, device=device)
+    result[answer_BT] = values
+    return result.to(batch.tokens_BT.device)
+
+
+def with_tensors(batch: PolicyBatch, **changes: Tensor) -> PolicyBatch:
+    """The same batch with some of its tensors set."""
+    return PolicyBatch(**({name: getattr(batch, name) for name in batch.__dataclass_fields__} | changes))
