@@ -156,7 +156,9 @@ def _distill(figures: Figures) -> list[str]:
     lines = []
     accepted = figures.get("accepted")
     if accepted is not None:
-        lines.append(f"{amount(_total(accepted))} right answers kept")
+        everyday = by_name(figures, "accepted").get("everyday", 0.0)
+        lines.append(f"{amount(_total(accepted) - everyday)} right answers kept")
+        lines += [f"{amount(everyday)} everyday conversations"] if everyday else []
     for kind, share in by_name(figures, "right_share").items():
         lines.append(f"{kind}: {percent(share)} right")
     for kind, length in by_name(figures, "length").items():
