@@ -293,3 +293,13 @@ CONTRAST = """() => {
   }).filter(([, ratio]) => ratio < 4.5);
 }"""
 """Texts whose contrast with what is behind them is below WCAG AA's 4.5."""
+
+
+def test_who_comes_when_comparisons_alone_wait_begins_with_them(page: Any, queue: ReviewQueue) -> None:
+    while (draft := queue.next_draft("ada")) is not None:
+        queue.decide(draft.identity, "ada", "accept")
+    enter_as(page, "ada")
+    expect(page.get_by_role("tab", name="Comparisons")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#answers article")).to_have_count(2)
+    page.reload()
+    expect(page.get_by_role("tab", name="Comparisons")).to_have_attribute("aria-selected", "true")
