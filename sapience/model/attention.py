@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sapience.model.rope import rotate, softmax_scale
+from sapience.ops.masked_attention import AttentionMask, masked_attention
 from sapience.recipe.model import ModelSection
 
 
@@ -56,17 +57,19 @@ class LatentAttention(nn.Module):
         latent, rope = self.kv_down(x_BTD).split((self.config.kv_lora_rank, self.rope), dim=-1)
         return self.kv_norm(latent), rotate(rope.unsqueeze(-2), cosines, sines).squeeze(-2)
 
-    def forward(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Causal attention over x in the expanded form. `mask` [B,1,T,T], True where a query may look, replaces causality."""
+    def forward(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, mask: AttentionMask | None = None) -> Tensor:
+        """Causal attention over x in the expanded form; a mask takes the place of causality."""
         heads = self.config.num_attention_heads
         q_nope, q_rope = self.queries(x_BTD, cosines, sines)
         latent_BTR, k_rope_BTP = self.latents(x_BTD, cosines, sines)
         k_nope, v_BTHd = self.kv_up(latent_BTR).unflatten(-1, (heads, -1)).split((self.nope, self.value), dim=-1)
         q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
         k = torch.cat((k_nope, k_rope_BTP.unsqueeze(-2).expand(-1, -1, heads, -1)), dim=-1).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(
-            q, k, v_BTHd.transpose(1, 2), attn_mask=mask, is_causal=mask is None, scale=self.scale
-        )
+        v = v_BTHd.transpose(1, 2)
+        if mask is None:
+            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+        else:
+            mixed = masked_attention(q, k, v, mask, self.scale)
         merged: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
         return merged
 

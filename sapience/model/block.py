@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sapience.model.attention import LatentAttention
 from sapience.model.feed_forward import Experts, FeedForward
 from sapience.model.gate import Gate, Routing, count_loads, sequence_balance
+from sapience.ops.masked_attention import AttentionMask
 from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order
 from sapience.recipe.model import ModelSection
 
@@ -25,8 +26,8 @@ class Context:
     sines: Tensor
     valid_BT: Tensor | None = None
     """True where there is a token; None where there is no padding."""
-    mask: Tensor | None = None
-    """[B,1,T,T], True where a query may look; None for plain causality."""
+    mask: AttentionMask | None = None
+    """None for plain causality."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from sapience.model.batch import Microbatch
 from sapience.model.block import Context, DenseBlock, ExpertBlock, Router
 from sapience.model.rope import rotary_table
+from sapience.ops.masked_attention import AttentionMask
 from sapience.recipe.model import ModelSection
 
 
@@ -114,7 +115,7 @@ class Transformer(nn.Module):
             if batch.prefix:
                 seen = seen | (documents == 0).unsqueeze(1)
             causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-            mask = (seen & causal).unsqueeze(1)
+            mask = AttentionMask.of((seen & causal).unsqueeze(1))
         return Context(cosines, sines, batch.valid_BT, mask)
 
     def body(self, tokens_BT: Tensor, context: Context) -> tuple[Tensor, list[Router]]:
@@ -159,7 +160,7 @@ class Transformer(nn.Module):
 
 def _shorten(context: Context, length: int) -> Context:
     valid = None if context.valid_BT is None else context.valid_BT[:, -length:]
-    mask = None if context.mask is None else context.mask[..., :length, :length]
+    mask = None if context.mask is None else context.mask.first(length)
     return Context(context.cosines[..., :length, :], context.sines[..., :length, :], valid, mask)
 
 

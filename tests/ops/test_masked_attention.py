@@ -1,0 +1,67 @@
+"""Attention in blocks of queries against a loop over queries in float64, in value and gradient."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sapience.ops.masked_attention import BLOCK, AttentionMask, masked_attention
+
+
+def by_loop(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float) -> Tensor:
+    mixed = []
+    for t in range(q.shape[2]):
+        scores = scale * (k * q[:, :, t : t + 1]).sum(-1)
+        weights = scores.masked_fill(~allowed[:, :, t], float("-inf")).softmax(-1)
+        mixed.append((weights.unsqueeze(-1) * v).sum(2))
+    return torch.stack(mixed, dim=2)
+
+
+def documents(kind: str, rows: int, length: int) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    if kind == "one":
+        return torch.zeros(rows, length, dtype=torch.int64)
+    starts = torch.rand(rows, length, generator=generator) < 0.1
+    found = starts.cumsum(1)
+    if kind == "padded":
+        found[:, length - length // 3 :] = -1
+    return found
+
+
+def allowed_pairs(kind: str, rows: int, length: int) -> Tensor:
+    found = documents(kind, rows, length)
+    same = found.unsqueeze(2) == found.unsqueeze(1)
+    if kind == "prefix":
+        same = same | (found == 0).unsqueeze(1)
+    return (same & torch.ones(length, length, dtype=torch.bool).tril()).unsqueeze(1)
+
+
+@pytest.mark.parametrize("kind", ["one", "packed", "padded", "prefix"])
+@pytest.mark.parametrize("block", [8, 16, 100])
+def test_blocks_compute_the_same(kind: str, block: int) -> None:
+    allowed = allowed_pairs(kind, 2, 50)
+    mask = AttentionMask.of(allowed, block)
+    assert len(mask.blocks) == (0 if block == 100 else -(-50 // block))
+    inputs = [torch.randn(2, 3, 50, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    weights = torch.randn(2, 3, 50, 8, dtype=torch.float64)
+    for length in (50, 49, 48):
+        ours = masked_attention(*(x[:, :, :length] for x in inputs), mask.first(length), 0.3)
+        right = by_loop(*(x[:, :, :length] for x in inputs), allowed[..., :length, :length], 0.3)
+        torch.testing.assert_close(ours, right)
+        gradients = [
+            torch.autograd.grad((out * weights[:, :, :length]).sum(), inputs, retain_graph=True)
+            for out in (ours, right)
+        ]
+        for mine, expected in zip(*gradients, strict=True):
+            torch.testing.assert_close(mine, expected)
+
+
+def test_short_documents_leave_most_pairs_out() -> None:
+    length = 4 * BLOCK
+    mask = AttentionMask.of(allowed_pairs("packed", 1, length))
+    computed = sum((t_end - t) * (s_end - s) for t, t_end, s, s_end in mask.blocks)
+    assert len(mask.blocks) == 4
+    assert computed < 0.5 * length**2
+
+
+def test_a_row_of_one_block_is_not_divided() -> None:
+    assert AttentionMask.of(allowed_pairs("packed", 1, BLOCK)).blocks == ()
