@@ -26,7 +26,7 @@ from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
 from sapience.training.metrics import MetricsLog
 
-TURNS = ("harmless", "harmful", "harmless", "unanswerable", "harmless")
+TURNS = ("harmless", "harmful", "harmless", "harmless", "unanswerable", "harmless")
 """Which kind of everyday wish is asked after which."""
 
 
@@ -87,7 +87,7 @@ def asked(
 ) -> Callable[[int], list[Prompt]]:
     """The prompts of an iteration: problems, and a share of everyday wishes.
 
-    Wishes take turns, however many there are of each kind: three of five are to be answered, one refused, one admitted
+    Wishes take turns, however many there are of each kind: four of six are to be answered, one refused, one admitted
     not to be known. Where one kind of answer is right most of the time, a model learns to give it always.
     """
     number = round(everyday * count)

@@ -40,11 +40,20 @@ def draw_smallest(rng: Random) -> Problem:
 
 
 def draw_second_largest(rng: Random) -> Problem:
-    """Second largest of 3-5 different two-digit numbers; more than 5 billion questions. Worked: the two largest so far."""
+    """Second largest of 3-5 different two-digit numbers; more than 5 billion questions. Worked: the numbers from the largest
+    down."""
+    return _ranked(rng, "secondn", "second largest", 1)
+
+
+def draw_third_largest(rng: Random) -> Problem:
+    """Third largest of 3-5 different two-digit numbers; more than 5 billion questions. Worked: as for the second."""
+    return _ranked(rng, "thirdn", "third largest", 2)
+
+
+def _ranked(rng: Random, family: str, wanted: str, place: int) -> Problem:
     numbers = _distinct_numbers(rng)
-    leaders = [sorted(numbers[: place + 1])[-2:] for place in range(1, len(numbers))]
-    steps = ", ".join(f"{low} {high}" for low, high in leaders)
-    return _problem("secondn", f"Which number is the second largest: {_listed(numbers)}?", leaders[-1][0], steps)
+    falling = sorted(numbers, reverse=True)
+    return _problem(family, f"Which number is the {wanted}: {_listed(numbers)}?", falling[place], _listed(falling))
 
 
 def draw_sorting(rng: Random) -> Problem:

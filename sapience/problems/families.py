@@ -19,6 +19,7 @@ OWN_FAMILIES: dict[str, Callable[[Random], Problem]] = {
     "maxn": arithmetic.draw_largest,
     "minn": arithmetic.draw_smallest,
     "secondn": arithmetic.draw_second_largest,
+    "thirdn": arithmetic.draw_third_largest,
     "sortn": arithmetic.draw_sorting,
     "mul1": arithmetic.draw_product,
     "add": arithmetic.draw_sum,

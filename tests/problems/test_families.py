@@ -68,6 +68,8 @@ def _oracle(problem: Problem) -> str:
             return str(min(_numbers(question)))
         case "secondn":
             return str(sorted(_numbers(question))[-2])
+        case "thirdn":
+            return str(sorted(_numbers(question))[-3])
         case "sortn":
             return ", ".join(map(str, sorted(_numbers(question))))
         case "mul1" | "add" | "chain":
