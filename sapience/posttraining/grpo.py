@@ -28,15 +28,12 @@ from sapience.parallel.executor import PlainLoop, Sums
 from sapience.posttraining.policy_batches import PolicyBatch, answer_logprobs, policy_batches, with_tensors
 from sapience.posttraining.policy_gradient import advantages, correction, denominator, k3, surrogate
 from sapience.posttraining.rollouts import Judge, Prompt, Rollout, draw
-from sapience.recipe.errors import UserError
 from sapience.recipe.policy import PolicySection
 from sapience.run import ProgressFactory
 from sapience.training.checkpoint import latest_checkpoint, save_checkpoint
 from sapience.training.metrics import MetricsLog
 from sapience.training.optimizer import OptimizerSet
-
-MOST_SKIPPED = 20
-"""Updates in a row without a finite gradient after which training is given up."""
+from sapience.training.skipped import UpdateCounters
 
 
 @dataclass
@@ -86,7 +83,7 @@ class PolicyObjective:
 
 
 @dataclass
-class PolicyCounters:
+class PolicyCounters(UpdateCounters):
     """What a checkpoint keeps beside tensors."""
 
     iteration: int = 0
@@ -95,8 +92,6 @@ class PolicyCounters:
     """Groups from which nothing was learned since all answers were worth the same."""
     dropped: int = 0
     """Answers that nobody could judge."""
-    skipped: int = 0
-    skipped_in_a_row: int = 0
     seconds: float = 0.0
     drawing_seconds: float = 0.0
     largest_mismatch: float = 0.0
@@ -211,22 +206,14 @@ class GroupPolicyTraining:
         objective.prediction_scale = section.prediction_weight * total / sum(lengths)
         sums = executor.forward_backward(batches, total)
         norm = optimizer.step(rate)
-        self._count_skipped(not math.isfinite(norm))
+        self.counters.count_update(
+            norm, "GRPO updates", f"iteration {self.counters.iteration}", "lower the policy's peak learning rate"
+        )
         values = {name: float(value) for name, value in sums.values.items()}
         per_token = {"mismatch_mean", "mtp_loss", "corrected", "clipped"}
         means = {name: value / (sum(lengths) if name in per_token else total) for name, value in values.items()}
         violations = [max_violation(loads) for loads in sums.loads_LE]
         return means | {"gradient_norm": norm, "max_violation": max(violations, default=0.0)}
-
-    def _count_skipped(self, skipped: bool) -> None:
-        counters = self.counters
-        counters.skipped += skipped
-        counters.skipped_in_a_row = counters.skipped_in_a_row + 1 if skipped else 0
-        if counters.skipped_in_a_row >= MOST_SKIPPED:
-            raise UserError(
-                f"{MOST_SKIPPED} GRPO updates in a row had gradients that are not finite (iteration "
-                f"{counters.iteration}): lower the policy's peak learning rate and run again"
-            )
 
     def _record(
         self,

@@ -9,8 +9,8 @@ from typing import Any
 
 from sapience.corpus.chat import Message
 from sapience.posttraining.preference import PreferencePair, is_held_out
+from sapience.posttraining.user_lines import read_lines
 from sapience.problems.user_files import json_object
-from sapience.recipe.errors import UserError
 from sapience.review.records import storable
 
 NO_REASON = "No reason was given."
@@ -23,25 +23,13 @@ def load_pairs(path: Path, held_out: float) -> tuple[list[PreferencePair], list[
     the conversation before them stands in `prompt` (a text or messages) or `messages`, or in both lists. `reason`,
     `category` and `language` may be there. Raises UserError for a missing file and for one without a usable line.
     """
-    pairs: list[PreferencePair] = []
-    bad: list[str] = []
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    pairs.append(_pair(json_object(line), path.stem, held_out))
-                except ValueError as error:
-                    bad.append(f"line {number}: {error}")
-    except OSError as error:
-        raise UserError(f"the pairs {path} cannot be read ({error.strerror}): check reward.pairs") from None
-    if not pairs:
-        first = bad[0] if bad else "it is empty"
-        raise UserError(
-            f'{path} has no usable pair ({first}): each line has to be {{"prompt": …, "chosen": …, "rejected": …}}'
-        )
-    return pairs, bad
+    return read_lines(
+        path,
+        lambda line: _pair(json_object(line), path.stem, held_out),
+        "pair",
+        "reward.pairs",
+        '{"prompt": …, "chosen": …, "rejected": …}',
+    )
 
 
 def _pair(record: dict[str, Any], name: str, held_out: float) -> PreferencePair:

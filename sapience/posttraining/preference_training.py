@@ -33,22 +33,18 @@ from sapience.training.checkpoint import latest_checkpoint, save_checkpoint
 from sapience.training.metrics import MetricsLog
 from sapience.training.optimizer import OptimizerSet
 from sapience.training.schedule import learning_rate
-
-MOST_SKIPPED = 20
-"""Steps in a row without a finite gradient after which training is given up."""
+from sapience.training.skipped import UpdateCounters
 
 RenderedPair = tuple[ScoredRow, ScoredRow]
 """The conversation with the chosen answer, and of that with the rejected one."""
 
 
 @dataclass
-class PreferenceCounters:
+class PreferenceCounters(UpdateCounters):
     """What a checkpoint keeps beside tensors."""
 
     step: int = 0
     pairs: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
     seconds: float = 0.0
     drawn: str = ""
     """Hash of all pairs learned from so far, in their order."""
@@ -98,7 +94,7 @@ class PreferenceTraining:
         sums = executor.forward_backward(batches, len(chosen))
         rate = preference_rate(section, (counters.step + 0.5) / steps)
         norm = optimizer.step(rate)
-        self._count_skipped(not math.isfinite(norm))
+        counters.count_update(norm, "steps of the reward model", f"step {counters.step}", "lower reward.peak")
         counters.step += 1
         counters.pairs += len(chosen)
         counters.drawn = hashlib.sha256((counters.drawn + repr(chosen)).encode()).hexdigest()[:32]
@@ -106,16 +102,6 @@ class PreferenceTraining:
         means = {name: float(value) / len(chosen) for name, value in sums.values.items()}
         figures = {**means, "gradient_norm": norm, "learning_rate": rate, "seconds": round(counters.seconds, 3)}
         return {name: value if math.isfinite(value) else None for name, value in figures.items()}
-
-    def _count_skipped(self, skipped: bool) -> None:
-        counters = self.counters
-        counters.skipped += skipped
-        counters.skipped_in_a_row = counters.skipped_in_a_row + 1 if skipped else 0
-        if counters.skipped_in_a_row >= MOST_SKIPPED:
-            raise UserError(
-                f"{MOST_SKIPPED} steps of the reward model in a row had gradients that are not finite (step "
-                f"{counters.step}): lower reward.peak and run again"
-            )
 
     def _save(self, optimizer: OptimizerSet) -> None:
         save_checkpoint(

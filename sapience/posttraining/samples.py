@@ -7,13 +7,13 @@ lost. Everything that a model generated keeps its kind and its source through th
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sapience.corpus.chat import Message, check_order
+from sapience.posttraining.user_lines import read_lines
 from sapience.problems.user_files import json_object
-from sapience.recipe.errors import UserError
 from sapience.run import write_atomically
 
 Kind = Literal["demonstration", "original", "reasoned", "everyday", "own"]
@@ -56,8 +56,8 @@ class Sample:
 class Loaded:
     """What a file of samples gave."""
 
-    samples: list[Sample] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
+    samples: list[Sample]
+    bad: list[str]
     """Reasons, each with its line number."""
 
 
@@ -78,22 +78,10 @@ def load_samples(path: Path, source: str) -> Loaded:
     `output`, and plain `prompt` with `answer` (or `response`, `completion`). Raises UserError for a missing file and for
     one without a usable line.
     """
-    loaded = Loaded()
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    loaded.samples.append(_sample(line, source))
-                except ValueError as error:
-                    loaded.bad.append(f"line {number}: {error}")
-    except OSError as error:
-        raise UserError(f"the samples {path} cannot be read ({error.strerror}): check the path in the recipe") from None
-    if not loaded.samples:
-        first = loaded.bad[0] if loaded.bad else "it is empty"
-        raise UserError(f'{path} has no usable sample ({first}): each line has to be {{"messages": [...]}}')
-    return loaded
+    samples, bad = read_lines(
+        path, lambda line: _sample(line, source), "sample", "the path in the recipe", '{"messages": [...]}'
+    )
+    return Loaded(samples, bad)
 
 
 def messages_of(record: dict[str, Any]) -> tuple[Message, ...]:

@@ -24,9 +24,8 @@ from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens, labelled_tokens
 from sapience.training.optimizer import OptimizerSet
 from sapience.training.schedule import StepPlan
+from sapience.training.skipped import UpdateCounters
 
-MOST_SKIPPED = 20
-"""Skipped steps in a row after which training is given up."""
 SPIKE_DEVIATIONS = 6.0
 """A loss so many standard deviations above its running mean is named a spike."""
 
@@ -42,13 +41,11 @@ class RowSource(Protocol):
 
 
 @dataclass
-class Counters:
+class Counters(UpdateCounters):
     """What a checkpoint keeps beside tensors."""
 
     step: int = 0
     tokens: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
     spikes: int = 0
     loss_mean: float = 0.0
     loss_square: float = 0.0
@@ -144,14 +141,18 @@ class Training:
         self.objective.prediction_weight = plan.prediction_weight
         sums = self.executor.forward_backward(batches, denominator)
         norm = self.optimizer.step(plan.learning_rate)
-        skipped = not math.isfinite(norm)
-        if not skipped:
+        if math.isfinite(norm):
             update_biases(self.model, sums, plan.gamma)
         losses = {name: float(value) / denominator for name, value in sums.values.items()}
         counters.step += 1
         counters.tokens += sum(int(batch.valid_BT.sum()) for batch in batches)
         counters.stream_before, counters.stream = counters.stream, self.source.chain(counters.stream)
-        self._count_skipped(skipped, plan)
+        skipped = counters.count_update(
+            norm,
+            "steps",
+            f"step {counters.step}, learning rate {plan.learning_rate:.2g}",
+            "lower the learning rate's peak or the optimizer's clip",
+        )
         spike = self._spike(losses["loss"])
         if counters.step > 0.9 * len(self.plan):
             self._add_tail(sums)
@@ -162,16 +163,6 @@ class Training:
         if done % self.log_every == 0 or done in (1, len(self.plan)) or skipped or spike:
             self._write(plan, losses, norm, skipped, spike, rate, sums)
         self.on_step(done, {"loss": losses["loss"], "tok/s": rate})
-
-    def _count_skipped(self, skipped: bool, plan: StepPlan) -> None:
-        counters = self.counters
-        counters.skipped += skipped
-        counters.skipped_in_a_row = counters.skipped_in_a_row + 1 if skipped else 0
-        if counters.skipped_in_a_row >= MOST_SKIPPED:
-            raise UserError(
-                f"{MOST_SKIPPED} steps in a row had gradients that are not finite (step {counters.step}, learning rate "
-                f"{plan.learning_rate:.2g}): lower the learning rate's peak or the optimizer's clip and run again"
-            )
 
     def _spike(self, loss: float) -> bool:
         counters = self.counters
