@@ -121,7 +121,7 @@ def generate(
     text: Annotated[str, typer.Argument(help="The beginning that the model continues.")],
     tokens: Annotated[int, typer.Option(help="Most tokens to write.", min=1)] = 100,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token every time.", min=0.0)] = 0.7,
-    seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
+    seed: Annotated[int, typer.Option(help="Same seed, same text.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Continue a text with a model."""
@@ -131,12 +131,14 @@ def generate(
     from sapience.corpus.tokenizer import Tokenizer
     from sapience.inference.generate import generate as draw
     from sapience.model.huggingface import load_model
-    from sapience.serving.printable import printable
+    from sapience.serving.answering import Settings
+    from sapience.serving.printable import json_line, printable
 
+    settings = Settings(temperature, tokens, seed)
     tokenizer, network = Tokenizer.load(folder), load_model(folder)
     stream = tokenizer.stream_decoder()
     if not as_json:
-        print(text, end="", flush=True)
+        print(printable(text), end="", flush=True)
 
     def show(_: int, token: int) -> None:
         if not as_json and token != tokenizer.eos_id:
@@ -144,10 +146,13 @@ def generate(
 
     prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
     stop = {tokenizer.eos_id}
-    [drawn] = draw(network, [prompt], tokens, temperature=temperature, stop_ids=stop, seed=seed, on_token=show)
+    [drawn] = draw(
+        network, [prompt], settings.tokens, temperature=settings.temperature, stop_ids=stop, seed=settings.seed,
+        on_token=show,
+    )  # fmt: skip
     if as_json:
         written = tokenizer.decode([token for token in drawn.tokens if token not in stop])
-        print(json.dumps({"prompt": text, "text": written, "finished": drawn.finished}, ensure_ascii=False))
+        print(json_line({"prompt": text, "text": written, "finished": drawn.finished}))
     else:
         print()
 
@@ -223,7 +228,9 @@ def samples(
     reverse: Annotated[bool, typer.Option("--reverse", help="Sort the other way round.")] = False,
     group: Annotated[bool, typer.Option("--group", help="All answers to one prompt side by side.")] = False,
     random: Annotated[bool, typer.Option("--random", help="Draw at random instead of taking the first.")] = False,
-    seed: Annotated[int, typer.Option(help="Same seed, same random draw.", min=0)] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same random draw.  [default: 0]", min=0, show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read what the models of a run said, and what it was worth."""
@@ -232,12 +239,16 @@ def samples(
     from sapience.run import resolve_run
     from sapience.serving.printable import json_line
 
+    if reverse and not sort:
+        raise UserError("--reverse turns a sort round: say with --sort reward, step or length what is to be sorted by")
     reader = SampleReader(resolve_run(run_name))
     screen = Screen()
     wanted = Wanted(stage, category, verdict, parse_steps(step) if step else None, search)
-    choice = Choice(count or 10, sort, reverse, seed if random else None)
+    choice = Choice(count or 10, sort, reverse, (seed or 0) if random else None)
     if wanted == Wanted() and count is None and not (sort or group or random or as_json):
-        screen.overview(run_name, *overview(reader.samples(), seed))
+        screen.overview(run_name, *overview(reader.samples(), seed or 0))
+    elif seed is not None and not random:
+        raise UserError("--seed chooses among random draws: give --random with it, or leave it out")
     elif group:
         found, groups = choice.groups(reader.groups(wanted))
         if as_json:

@@ -15,6 +15,7 @@ from pathlib import Path
 from sapience.recipe import Recipe, UserError, dump_recipe
 from sapience.run import (
     MANIFEST,
+    PENDING,
     Manifest,
     ProgressFactory,
     StageContext,
@@ -27,9 +28,6 @@ from sapience.run import (
     write_manifest,
 )
 from sapience.stages import STAGES, Stage, check_inputs, made_inputs, stage_fingerprint
-
-PENDING = "pending.json"
-"""In an unfinished stage's folder: the fingerprint it works towards and the seconds of its earlier sessions."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 from sapience.recipe import Recipe, UserError
 
 MANIFEST = "manifest.json"
+PENDING = "pending.json"
+"""In an unfinished stage's folder: the fingerprint it works towards and the seconds of its earlier sessions."""
 RECORDED_PACKAGES = ("sapience", "torch", "numpy", "rustbpe", "tiktoken", "rensa", "reasoning-gym")
 
 
@@ -155,9 +157,23 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def empty_folder(folder: Path) -> None:
-    """Throw away what an earlier recipe made in a stage's folder."""
+    """Throw away what an earlier recipe made in a stage's folder.
+
+    What calls the folder finished or worth going on with goes first, so that a kill leaves no such word beside half the
+    files.
+    """
+    for name in (MANIFEST, PENDING):
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+
+
+def kept_text(path: Path, text: str) -> str:
+    """Keep a line for a stage's later sessions; an empty one leaves what is there. Returns what is kept, else nothing."""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if text and text != before:
+        write_atomically(path, text)
+    return text or before
 
 
 def stage_folder(run: Path, stage: str) -> Path:
@@ -200,7 +216,7 @@ def resolve_model(text: str) -> Path:
 
 def resolve_run(text: str) -> Path:
     """The run directory that a name or a path means. Raises UserError where there is none."""
-    for run in (Path(text), Path("runs") / text):
+    for run in (Path(text).expanduser(), Path("runs") / text):
         if (run / "recipe.yaml").is_file():
             return run
     known = sorted(p.parent.name for p in Path("runs").glob("*/recipe.yaml"))

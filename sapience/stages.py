@@ -73,9 +73,15 @@ STAGES = (
         "distill",
         "sapience.posttraining.distill:run",
         takes=("specialise",),
-        sections=("distill", _EXPERTS, "specialise.demonstrations", "specialise.system_prompt", "rewards"),
+        sections=("distill", _EXPERTS, "specialise.system_prompt", "rewards"),
     ),
-    Stage("review", "sapience.posttraining.review:run", ("distill",), ("review",), ("distill",)),
+    Stage(
+        "review",
+        "sapience.posttraining.review:run",
+        takes=("distill",),
+        sections=("review.url", "review.votes", "review.unreviewed"),
+        needs=("distill",),
+    ),
     Stage(
         "finetune",
         "sapience.posttraining.finetune:run",
@@ -119,14 +125,14 @@ STAGES = (
 )  # fmt: skip
 _RUNNING = ("device", "log_every", "checkpoint_every", "keep_checkpoints")
 _SUPERVISED = tuple(f"supervised.{field}" for field in _RUNNING)
-_POLICY = ("policy.device", "policy.checkpoint_every", "policy.keep_checkpoints")
+_POLICY = ("policy.device", "policy.checkpoint_every", "policy.keep_checkpoints", "policy.micro_tokens")
 SPEED_ONLY = {
     "pretrain": _RUNNING,
     "extend": _RUNNING,
     "specialise": (*_SUPERVISED, *_POLICY),
     "distill": ("device", "generator.timeout", "generator.key_variable"),
     "finetune": _SUPERVISED,
-    "reward": _RUNNING,
+    "reward": (*_RUNNING, "micro_pairs"),
     "reinforce": _POLICY,
     "evaluate": ("device", "batch_tokens"),
     "rewards": ("workers",),
@@ -170,7 +176,11 @@ def check_inputs(stage: Stage, recipe: Recipe, run: Path) -> None:
 
 
 def stage_fingerprint(stage: Stage, recipe: Recipe, run: Path) -> tuple[str, dict[str, str]]:
-    """The fingerprint that the stage's manifest must carry today, and its inputs'. Raises UserError for a missing input."""
+    """The fingerprint that the stage's manifest must carry today, and its inputs'.
+
+    A stage it cannot do without counts as `missing` until it is made. Raises UserError for a model or file of the user's
+    own that is not there.
+    """
     inputs: dict[str, str] = {}
     for name in taken(stage, recipe):
         manifest = read_manifest(stage_folder(run, name))

@@ -108,6 +108,18 @@ def test_one_answer_is_streamed_as_it_is_told_in_json(
     assert ("raised to reason" in captured.err) == ("math" in model)
 
 
+def test_a_continued_text_neither_acts_on_the_terminal_nor_fails_to_be_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prompt = "boat \udcff\x1b[31m\x9b"  # a byte that is no UTF-8, as Python gives it in arguments
+    assert exit_of("generate", "tiny@pretrain", prompt, "--tokens", "3") == 0
+    assert capsys.readouterr().out.startswith("boat \ufffd␛[31m\ufffd")
+    assert exit_of("generate", "tiny@pretrain", prompt, "--tokens", "3", "--json") == 0
+    line = capsys.readouterr().out
+    line.encode("utf-8")
+    assert one_object(line)["prompt"] == prompt and not any("\x7f" <= letter < "\xa0" for letter in line)
+
+
 def test_a_base_model_is_introduced_but_not_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_of("chat", "tiny@pretrain", "--message", "x", "--json", "--tokens", "3") == 0
     captured = capsys.readouterr()
@@ -137,10 +149,16 @@ MISTAKES = {
     "no such stage": (["chat", "tiny@extend"], "has no model of stage 'extend'"),
     "no model": (["chat", "nowhere"], "neither a run nor a Hugging Face folder"),
     "temperature": (["chat", "tiny", "--temperature", "inf", "--message", "x"], "temperature inf"),
+    "temperature of a text": (["generate", "tiny", "x", "--temperature", "inf"], "temperature inf"),
+    "seed of a text": (["generate", "tiny", "x", "--seed", str(2**32)], "is out of range"),
     "too long a message": (["chat", "tiny", "--message", "boat " * 400], "ask a shorter one"),
     "samples of no run": (["samples", "nowhere"], "no run nowhere"),
     "samples of no stage": (["samples", "tiny", "--stage", "dance"], "choose from reinforce"),
     "no step": (["samples", "tiny", "--step", "3-1"], "is no step"),
+    "nothing to turn round": (["samples", "tiny", "--reverse"], "say with --sort"),
+    "no random draw": (["samples", "tiny", "--seed", "3", "--count", "2"], "give --random with it"),
+    "no queue at an address": (["review", "tiny", "--json", "--url", "sqlite:///none.sqlite"], "no review queue yet"),
+    "no queue to serve": (["review", "tiny", "--no-browser", "--url", "sqlite:///none.sqlite"], "no review queue yet"),
     "no queue": (["review", "tiny", "--no-browser"], "no review queue yet: the stage review"),
     "no queue to tell of": (["review", "tiny", "--json"], "no review queue yet"),
     "a wrong address": (["review", "tiny", "--json", "--url", "mysql://x/y"], "a review queue cannot live in mysql"),
@@ -153,6 +171,7 @@ def test_a_mistake_is_one_sentence(arguments: list[str], words: str, capsys: pyt
     captured = capsys.readouterr()
     assert captured.out == "" and "Traceback" not in captured.err
     assert captured.err.strip().splitlines()[-1].startswith("sapience: ") and words in captured.err
+    assert not Path("none.sqlite").exists()
 
 
 @pytest.mark.parametrize("wrong", [["--sort", "beauty"], ["--count", "0"], ["--seed", "-1"]], ids=str)

@@ -129,7 +129,8 @@ def test_a_stage_is_given_the_finished_ones_it_takes_and_a_folder_that_exists(wo
         ({"rewards__cpu_seconds": 3.0}, NAMES[4:]),
         ({"distill__draws": 3}, NAMES[5:]),
         ({"review__unreviewed": "all"}, NAMES[6:]),
-        ({"review__comparisons": 3}, [n for n in NAMES[6:] if n != "distill"]),
+        ({"review__comparisons": 3}, ["reward", "reinforce", "evaluate", "report"]),
+        ({"specialise__policy__micro_tokens": 64, "reinforce__policy__micro_tokens": 64, "reward__micro_pairs": 2}, []),
         ({"finetune__repeats": {"everyday": 2}}, NAMES[7:]),
         ({"reward__epochs": 2}, ["reward", "reinforce", "evaluate", "report"]),
         ({"reinforce__everyday": 0.5}, ["reinforce", "evaluate", "report"]),
@@ -378,3 +379,14 @@ def test_a_forgotten_stage_is_made_again_and_no_other(world: World, tmp_path: Pa
     world.go(recipe, tmp_path)
     journey.forget(tmp_path, "report")
     assert world.go(recipe, tmp_path) == ["report"]
+
+
+def test_distilling_from_models_of_the_users_own_does_not_follow_what_experts_are_shown(
+    world: World, tmp_path: Path
+) -> None:
+    model = tmp_path / "mine"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    own: dict[str, Any] = {"stages": ["distill"], "distill__experts": {"math": str(model)}}
+    assert world.go(recipe_with(**own), tmp_path / "run") == ["distill"]
+    assert world.go(recipe_with(**own, specialise__demonstrations=7), tmp_path / "run") == []

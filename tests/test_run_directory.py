@@ -15,6 +15,7 @@ from sapience import run as module
 from sapience.recipe import UserError
 from sapience.run import (
     Manifest,
+    empty_folder,
     fingerprint,
     hash_model_folder,
     locked,
@@ -178,3 +179,38 @@ def test_a_models_fingerprint_is_its_content(tmp_path: Path) -> None:
     assert hash_model_folder(tmp_path / "one") == hash_model_folder(tmp_path / "two")
     (tmp_path / "two" / "model.safetensors").write_bytes(b"weightz")
     assert hash_model_folder(tmp_path / "one") != hash_model_folder(tmp_path / "two")
+
+
+def test_a_kill_while_a_folder_is_emptied_leaves_no_word_that_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    write_manifest(folder, MANIFEST)
+    (folder / "pending.json").write_text("{}")
+    (folder / "product").write_text("x")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module.shutil, "rmtree", killed)
+        empty_folder(folder)
+    assert [path.name for path in folder.iterdir()] == ["product"]
+    empty_folder(folder)
+    assert not list(folder.iterdir())
+
+
+def test_a_kept_line_outlives_a_session_that_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "sandbox.txt"
+    assert module.kept_text(path, "") == "" and not path.exists()
+    assert module.kept_text(path, "Landlock") == module.kept_text(path, "") == "Landlock"
+    assert module.kept_text(path, "bubblewrap") == path.read_text() == "bubblewrap"
+
+
+def test_a_run_in_the_home_folder_is_found(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here / "home"))
+    run = here / "home" / "demo"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("")
+    assert resolve_run("~/demo") == run

@@ -1,22 +1,22 @@
 """Sentences on what post-training changed, from the figures alone, with their doubt: no figure, no sentence.
 
 A change is claimed only where its 95 % interval leaves out zero; where it does not, the sentence says that no reliable
-change was found, which is not the same as none.
+change was found, which is not the same as none. Where there is no interval, the sentence gives the figures and claims
+nothing.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from sapience.evaluation.post_training import Shift, assistants, before_and_after, label, line_models, points, shift
 from sapience.evaluation.run_record import RunRecord
+from sapience.evaluation.scoring import wilson_interval
 from sapience.evaluation.wording import listing, percent
 
 _Z = 1.959963984540054
-_SAME_BITS = 0.01
-"""Bits per byte that are not worth a sentence about loss."""
 
 
 def assistant_words(run: RunRecord) -> list[str]:
@@ -63,15 +63,15 @@ def _manner(run: RunRecord) -> list[str]:
     answers = run.figures("evaluate").get("answers") or {}
     sentences = []
     for earlier, later in pairwise(assistants(run)):
-        a, b = answers[earlier], answers[later]
+        a, b = answers.get(earlier) or {}, answers.get(later) or {}
         sentences += [_length(a, b, earlier, later), _format(a, b, earlier, later)]
         if "consistency" in a and "consistency" in b:
             sentences.append(
                 f"Asked the same problem several times with some chance, the {label(later)} model gives its most frequent "
                 f"answer {percent(b['consistency'])} of the time, the {label(earlier)} one {percent(a['consistency'])}."
             )
-    if len(assistants(run)) == 1:
-        only = assistants(run)[0]
+    only = assistants(run)[0]
+    if len(assistants(run)) == 1 and "format_rate" in (answers.get(only) or {}):
         share, (low, high) = answers[only]["format_rate"], answers[only]["format_interval"]
         sentences.append(
             f"The {label(only)} model answers {percent(share)} of the problems in the form it was taught "
@@ -140,31 +140,50 @@ def _forgetting(run: RunRecord) -> str:
     if not lost:
         return ""
     mean = fmean(lost.values())
-    if abs(mean) < _SAME_BITS:
-        return f"It predicts plain text as well as the {label(ends[0])} model did: {mean:+.3f} bits per byte."
-    worst = max(lost, key=lambda domain: abs(lost[domain]))
-    direction = "worse" if mean > 0 else "better"
+    most = max(lost, key=lambda domain: abs(lost[domain]))
+    domains = f"{len(lost)} domains" if len(lost) > 1 else "1 domain"
     return (
-        f"It predicts plain text {direction} than the {label(ends[0])} model did: {mean:+.2f} bits per byte on average over "
-        f"{len(lost)} domains, most in {worst} ({lost[worst]:+.2f}). "
-        + ("That is what post-training cost." if mean > 0 else "Post-training cost nothing there.")
+        f"On plain text the {label(ends[1])} model's bits per byte differ from the {label(ends[0])} model's by {mean:+.3f} on "
+        f"average over {domains}, most in {most} ({lost[most]:+.3f}). Fewer bits are a better prediction; how much of this "
+        "is chance was not measured."
     )
 
 
 def _rewarding(run: RunRecord) -> str:
     rewards = [r["reward"] for r in run.lines("reinforce", "metrics.jsonl") if _number(r.get("reward"))]
-    held_out = [r["right"] for r in run.lines("reinforce", "validations.jsonl") if _number(r.get("right"))]
+    held_out = [r for r in run.lines("reinforce", "validations.jsonl") if _number(r.get("right"))]
     if len(rewards) < 2 or len(held_out) < 2:
         return ""
     tenth = max(1, len(rewards) // 10)
     first, last = fmean(rewards[:tenth]), fmean(rewards[-tenth:])
     sentence = (
         f"During reinforcement the mean reward went from {first:.2f} to {last:.2f}, the share of held-out problems solved "
-        f"from {percent(held_out[0])} to {percent(held_out[-1])}"
+        f"from {percent(held_out[0]['right'])} to {percent(held_out[-1]['right'])}"
     )
-    if last > first and held_out[-1] < held_out[0]:
+    if _surely_above(rewards[-tenth:], rewards[:tenth]) and _surely_fell(held_out[0], held_out[-1]):
         return sentence + ": a reward that rises while the held-out score falls is a reward that is being outwitted."
     return sentence + "."
+
+
+def _surely_above(later: Sequence[float], earlier: Sequence[float]) -> bool:
+    """Whether the 95 % interval of the difference of two means lies above zero; False of fewer than two values each."""
+    if min(len(later), len(earlier)) < 2:
+        return False
+    error = math.hypot(*(stdev(values) / math.sqrt(len(values)) for values in (later, earlier)))
+    return fmean(later) - fmean(earlier) > _Z * error
+
+
+def _surely_fell(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the share of held-out problems solved fell, by the 95 % interval of the difference."""
+    counts = [record.get("problems") for record in (before, after)]
+    if not all(isinstance(count, int) and count > 0 for count in counts):
+        return False
+    start, end = (
+        {**record, "interval": wilson_interval(round(record["right"] * record["problems"]), record["problems"])}
+        for record in (before, after)
+    )
+    change = shift(start, end, "right")
+    return change is not None and change.sure and change.after < change.before
 
 
 def _number(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sapience.evaluation.drawing import WIDTH, Scale, label, legend, picture, rectangle, straight, text_width
+from sapience.evaluation.drawing import COLOURS, WIDTH, Scale, label, legend, picture, rectangle, straight, text_width
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def bar_chart(
     left = min(190.0, 12 + max(text_width(name, 12.5) for name, _ in rows))
     keys, top = "", 6.0
     if len(names) > 1:
-        keys, used = legend([(name, f"c{place}") for place, name in enumerate(names)], left, 2, WIDTH - left)
+        keys, used = legend([(name, f"c{place % COLOURS}") for place, name in enumerate(names)], left, 2, WIDTH - left)
         top += used
     values = [bound for _, bars in rows for bar in bars for bound in (bar.value, *(bar.interval or ()))]
     room = 12 + max(text_width(written(value)) for value in values)
@@ -60,7 +60,7 @@ def _bar(
         told += f" (95 % interval {written(bar.interval[0])} to {written(bar.interval[1])})"
         value_at = max(end, high)
     return (
-        rectangle(left, y + 1, end - left, thick - 2, f'rx="2" class="bar c{bar.series}"', told)
+        rectangle(left, y + 1, end - left, thick - 2, f'rx="2" class="bar c{bar.series % COLOURS}"', told)
         + whisker
         + label(value_at + 5, y + thick / 2 + 4, written(bar.value), "value", "start")
     )

@@ -6,6 +6,7 @@ does not know is shown by its first few plain figures. Nothing here needs torch.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -200,10 +201,11 @@ def _evaluate(figures: Figures) -> list[str]:
     for name, share in (figures.get("accuracy") or {}).items():
         low, high = (figures.get("interval") or {}).get(name, (share, share))
         lines.append(f"{label(name)}: {percent(share)} of unseen problems ({percent(low)} to {percent(high)})")
-    for pair, change in (figures.get("paired") or {}).items():
-        later, earlier = pair.split("_", 1)
-        difference, low, high = (points(value) for value in change)
-        lines.append(f"{label(later)} against {label(earlier)}: {difference} points ({low} to {high})")
+    for earlier, later in pairwise(figures.get("accuracy") or {}):
+        change = (figures.get("paired") or {}).get(f"{later}_{earlier}")
+        if change:
+            difference, low, high = (points(value) for value in change)
+            lines.append(f"{label(later)} against {label(earlier)}: {difference} points ({low} to {high})")
     for name, by_length in (figures.get("needles") or {}).items():
         found = [f"{percent(share)} at {length}" for length, share in by_length.items()]
         if found:

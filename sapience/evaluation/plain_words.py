@@ -7,6 +7,9 @@ from sapience.evaluation.post_training import label
 from sapience.evaluation.run_record import RunRecord
 from sapience.evaluation.wording import amount, duration, listing, percent
 
+_LARGEST_LOSS = 30.0
+"""In nats; the exponential of more is beyond any vocabulary, and in the end beyond any number."""
+
 
 def plain_words(run: RunRecord) -> list[str]:
     """The run in a few sentences for someone who has never trained a model."""
@@ -28,6 +31,8 @@ def _reading(run: RunRecord) -> str:
     first, last = steps[0]["loss"], sum(r["loss"] for r in steps[-10:]) / len(steps[-10:])
     read = f"{amount(steps[-1]['tokens'])} tokens" if "tokens" in steps[-1] else f"{amount(steps[-1]['step'])} steps"
     took = f" in {duration(run.manifests['pretrain'].seconds)}" if "pretrain" in run.manifests else ""
+    if not (first <= _LARGEST_LOSS and last <= _LARGEST_LOSS):
+        return f"The model read {read}{took}; its loss went from {first:.2f} to {last:.2f} nats."
     return (
         f"The model read {read}{took}. At the start it was as unsure about the next token as if "
         f"{amount(math.exp(first))} were equally likely; at the end as if about {math.exp(last):.1f} were "
@@ -84,8 +89,10 @@ def _remembering(run: RunRecord) -> str:
     figures = run.figures("extend")
     if "needle_before" not in figures or "needle_after" not in figures:
         return ""
+    factor = figures.get("needle_factor")
+    longer = f"of {factor} times the length" if factor else "longer than what"
     return (
-        "Asked for a code hidden in a text of eight times the length it was trained on, the base model "
+        f"Asked for a code hidden in a text {longer} it was trained on, the base model "
         f"found {percent(figures['needle_before'])}; after the context was extended, "
         f"{percent(figures['needle_after'])}."
     )

@@ -20,14 +20,17 @@ def label(model: str) -> str:
 
 
 def line_models(run: RunRecord) -> list[str]:
-    """The evaluated models in the order of the journey, experts aside."""
-    return list(run.figures("evaluate").get("accuracy") or {})
+    """The evaluated models in the order of the journey, experts aside: what was measured of each is the recipe's choice."""
+    figures = run.figures("evaluate")
+    kinds = ("accuracy", "bits_per_byte_beginning", "behaviour")
+    return list(dict.fromkeys(name for kind in kinds for name in figures.get(kind) or {}))
 
 
 def assistants(run: RunRecord) -> list[str]:
     """Those of them that were asked in the chat format."""
-    answers = run.figures("evaluate").get("answers") or {}
-    return [name for name in line_models(run) if "format_rate" in (answers.get(name) or {})]
+    figures = run.figures("evaluate")
+    answers, behaviour = figures.get("answers") or {}, figures.get("behaviour") or {}
+    return [name for name in line_models(run) if "format_rate" in (answers.get(name) or {}) or behaviour.get(name)]
 
 
 def before_and_after(run: RunRecord) -> tuple[str, str] | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sapience.evaluation.bar_chart import Bar, bar_chart
+from sapience.evaluation.drawing import COLOURS
 from sapience.evaluation.line_chart import Series, line_chart, thinned
 from sapience.evaluation.page import PageSection, Passage, Picture, Quote, Table
 from sapience.evaluation.post_training import by_name, label, with_interval
@@ -173,7 +174,7 @@ def _expert_curves(run: RunRecord, recipe: Recipe) -> Picture | None:
     series = []
     for place, path in enumerate(sorted((run.folder / "specialise").glob("*/metrics.jsonl"))):
         points = _points([r for r in read_lines(path) if "reward" in r], "right", recipe.report.curve_points)
-        series.append(Series(path.parent.name, points, place % 8))
+        series.append(Series(path.parent.name, points, place % COLOURS))
     svg = line_chart(series, "iteration", "share right", "Experts learning from their own answers", from_zero=True)
     return (
         Picture(svg, "Share of drawn answers that were right, by domain.", "Experts while they learn") if svg else None

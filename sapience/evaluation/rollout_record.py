@@ -5,14 +5,13 @@ even parsed.
 """
 
 import json
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-_STEP = re.compile(r'\s*\{\s*"step":\s*(\d+)')
+from sapience.evaluation.sample_reader import lines_of_steps
 
 
 @dataclass(frozen=True)
@@ -65,17 +64,13 @@ def _groups(path: Path, steps: frozenset[int]) -> Iterator[RolloutGroup]:
 def _wanted(path: Path, steps: frozenset[int]) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            begins = _STEP.match(line)
-            if begins and int(begins[1]) not in steps:
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and record.get("step") in steps:
-                yield record
+    for line in lines_of_steps(path, steps.__contains__):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("step") in steps:
+            yield record
 
 
 def _asked(record: dict[str, Any]) -> str:

@@ -50,13 +50,16 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a JSON lines file; lines that are not a whole JSON object are left out."""
+    """The objects in a JSON lines file; lines that are not a whole JSON object are left out.
+
+    A line ends at a line feed alone: the other separators that Unicode knows stand unescaped inside texts.
+    """
     records = []
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         try:
             record = json.loads(line)
         except ValueError:

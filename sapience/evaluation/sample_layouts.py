@@ -1,6 +1,6 @@
 """The layouts in which stages keep answers, read into one record: rollouts, training samples, preference pairs, evaluations.
 
-A record that has not what its layout promises raises ValueError, KeyError, TypeError or AttributeError.
+A record that has not what its layout promises raises ValueError, KeyError, TypeError, AttributeError or OverflowError.
 """
 
 import math
@@ -120,11 +120,17 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    if not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and _number(value) is not None else None
 
 
 def _flag(value: Any) -> bool | None:

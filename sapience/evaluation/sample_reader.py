@@ -6,7 +6,7 @@ line that cannot be read, such as the half-written last one of a stage at work, 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -82,18 +82,23 @@ class SampleReader:
 
     def _read(self, stage: str, path: Path, steps: tuple[int, int] | None) -> Iterator[ReadSample]:
         parse = PARSERS[stage.split("/")[0]]
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                begins = _STEP.match(line) if steps else None
-                if begins and steps and not steps[0] <= int(begins[1]) <= steps[1]:
-                    continue
-                try:
-                    record = json.loads(line)
-                    found = parse(stage, record)
-                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                    self.unreadable += bool(line.strip())
-                    continue
-                yield from found
+        for line in lines_of_steps(path, lambda step: steps is None or steps[0] <= step <= steps[1]):
+            try:
+                record = json.loads(line)
+                found = parse(stage, record)
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+                self.unreadable += bool(line.strip())
+                continue
+            yield from found
+
+
+def lines_of_steps(path: Path, wanted: Callable[[int], bool]) -> Iterator[str]:
+    """The lines of a file that may be of a wanted step: those that begin with another step are not given out."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            begins = _STEP.match(line)
+            if begins is None or wanted(int(begins[1])):
+                yield line
 
 
 def sample_files(run: Path) -> list[tuple[str, Path]]:

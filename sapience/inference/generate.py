@@ -55,6 +55,11 @@ def generate(
     return [results[i] for i in range(len(prompts))]
 
 
+def _row_seed(seed: int, row: int) -> int:
+    """A generator takes no more than 64 bits, however large a recipe's seed is."""
+    return (seed * 1_000_003 + row) % 2**64
+
+
 class _Batch:
     """Rows that are decoded together."""
 
@@ -63,7 +68,7 @@ class _Batch:
         self.limit = limit
         self.rows = list(prompts)
         uniforms = [
-            torch.rand(limit, generator=torch.Generator().manual_seed(seed * 1_000_003 + i), dtype=torch.float64)
+            torch.rand(limit, generator=torch.Generator().manual_seed(_row_seed(seed, i)), dtype=torch.float64)
             for i in prompts
         ]
         self.device = model.embedding.weight.device

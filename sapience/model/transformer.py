@@ -128,15 +128,21 @@ class Transformer(nn.Module):
                 routers.append(router)
         return self.norm(hidden_BTD), routers
 
-    def chain(self, hidden_BTD: Tensor, tokens_BT: Tensor, context: Context) -> tuple[list[Tensor], list[Router]]:
-        """The prediction modules' hidden states; depth k has T-k positions."""
+    def chain(
+        self, hidden_BTD: Tensor, tokens_BT: Tensor, context: Context, shared_frozen: bool = False
+    ) -> tuple[list[Tensor], list[Router]]:
+        """The prediction modules' hidden states; depth k has T-k positions.
+
+        With `shared_frozen` no gradient reaches the embedding, which the modules share with the main model.
+        """
+        vectors = self.embedding.weight.detach() if shared_frozen else self.embedding.weight
         predictions: list[Tensor] = []
         routers: list[Router] = []
         state = hidden_BTD
         for depth, module in enumerate(self.predictions, start=1):
             assert isinstance(module, PredictionModule)
             length = tokens_BT.shape[1] - depth
-            embedding = self.embedding(tokens_BT[:, depth:])
+            embedding = functional.embedding(tokens_BT[:, depth:], vectors)
             shortened = _shorten(context, length)
             state, router = module.block(module.joined(state[:, :length], embedding), shortened)
             state = module.norm(state)

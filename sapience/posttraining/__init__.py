@@ -1,1 +1,1 @@
-"""Post-training's mechanisms: samples, packing, supervised fine-tuning and GRPO. They know no stage and no run directory."""
+"""Post-training: the bodies of its stages, from `specialise` to `reinforce`, and the mechanisms that they share."""

@@ -10,7 +10,8 @@
 A shard is written whole or not at all, so a killed stage loses one shard's draws at most.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from sapience.model.huggingface import load_model
 from sapience.posttraining.distillation import Drawn, distilled, draw_shard, mean, read_draws, write_draws
 from sapience.posttraining.drafting import draft_everyday
 from sapience.posttraining.problem_pool import ProblemPool
-from sapience.posttraining.rule_rewards import right_or_wrong
+from sapience.posttraining.rule_rewards import right_or_wrong, sandbox_of
 from sapience.posttraining.samples import Sample, read_samples, write_samples
 from sapience.posttraining.wishes import learned_conversations
 from sapience.problems.everyday import EverydayConversation, everyday_conversations
+from sapience.problems.problem import Problem
 from sapience.recipe.errors import UserError
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, resolve_model
@@ -35,14 +37,17 @@ FORMED = "formed by the project from phrasings and topics"
 
 def run(context: StageContext) -> dict[str, Any]:
     """Ask every expert, keep what is right, add everyday answers."""
-    section, folder = context.recipe.distill, context.folder
+    section, folder, known = context.recipe.distill, context.folder, context.recipe.specialise.experts
     drawn: list[Drawn] = []
     given: dict[str, str] = {}
+    unusable: Counter[str] = Counter()
     with RuleJudge(context.recipe.rewards) as rules:
         for domain, model in experts(context).items():
-            drawn += _asked(context, domain, model, rules)
+            pool = ProblemPool(known[domain].problems, section.problems, context.recipe.seed)
+            unusable |= pool.unusable
+            drawn += _asked(context, domain, model, pool.first(section.problems), rules)
             given |= _given_answers(context, domain)
-        sandbox = rules.description
+        sandbox = sandbox_of(rules, folder)
     kept = distilled(drawn, given, context.recipe.specialise.system_prompt)
     for kind in ("original", "reasoned"):
         write_samples(folder / f"{kind}.jsonl", kept[kind])
@@ -65,6 +70,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "right_share": {kind: mean([float(d.right) for d in found]) for kind, found in kinds.items() if found},
         "length": {kind: mean([float(d.tokens) for d in found if d.right]) for kind, found in kinds.items() if found},
         "unjudged": sum(d.verdict == "infra_error" for d in drawn),
+        "unusable_problem_lines": dict(unusable),
         "sandbox": sandbox,
     }
 
@@ -96,12 +102,11 @@ def conversation_samples(conversations: Iterable[EverydayConversation], source: 
     ]  # fmt: skip
 
 
-def _asked(context: StageContext, domain: str, model_folder: Path, rules: RuleJudge) -> list[Drawn]:
+def _asked(
+    context: StageContext, domain: str, model_folder: Path, problems: Sequence[Problem], rules: RuleJudge
+) -> list[Drawn]:
     """All answers of one expert, shard by shard."""
     section, recipe = context.recipe.distill, context.recipe
-    problems = ProblemPool(recipe.specialise.experts[domain].problems, section.problems, recipe.seed).first(
-        section.problems
-    )
     shards = [problems[i : i + section.shard_problems] for i in range(0, len(problems), section.shard_problems)]
     paths = [context.folder / f"draws-{domain}-{number:04d}.jsonl" for number in range(len(shards))]
     if not all(path.is_file() for path in paths):
@@ -112,12 +117,12 @@ def _asked(context: StageContext, domain: str, model_folder: Path, rules: RuleJu
             for number, (path, shard) in enumerate(zip(paths, shards, strict=True)):
                 if not path.is_file():
                     seed = recipe.seed * 1_000_003 + number
-                    write_draws(
-                        path,
-                        draw_shard(model, chat, shard, domain, recipe.specialise.system_prompt, judge, section, seed),
-                    )
+                    system = recipe.specialise.system_prompt
+                    drawn = draw_shard(model, chat, shard, domain, system, judge, section, seed)
+                    sandbox_of(rules, context.folder)
+                    write_draws(path, drawn)
                 bar.advance(len(shard))
-    return [drawn for path in paths for drawn in read_draws(path)]
+    return [answer for path in paths for answer in read_draws(path)]
 
 
 def _given_answers(context: StageContext, domain: str) -> dict[str, str]:

@@ -132,7 +132,10 @@ class GeneralModel:
     def _read(self, response: httpx2.Response, content: bytes) -> Reply:
         status = response.status_code
         if 300 <= status < 400:
-            target = _shown(response.url.join(response.headers.get("Location", "")))
+            try:
+                target = _shown(response.url.join(response.headers.get("Location", "")))
+            except httpx2.InvalidURL as error:
+                raise _Passing(f"it redirects to what is no address ({self._clipped(str(error))})") from None
             raise UserError(
                 f"the general model at {self.address} redirects to {self._clipped(target)}: set distill.generator.url "
                 "to where it is, since a key must not follow a redirect"

@@ -73,7 +73,7 @@ class PolicyObjective:
         prediction = loss.new_zeros(())
         if self.prediction_scale and model.predictions:
             head = model.head.weight.detach()
-            states, _ = model.chain(hidden_BTD.detach(), batch.tokens_BT, context)
+            states, _ = model.chain(hidden_BTD.detach(), batch.tokens_BT, context, shared_frozen=True)
             for depth, state in enumerate(states, start=1):
                 labels = prediction_labels(batch, depth).flatten()
                 prediction = prediction + linear_cross_entropy(state.flatten(0, 1), head, labels) / len(states)

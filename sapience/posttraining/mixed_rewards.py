@@ -1,7 +1,8 @@
 """What an answer is worth in `reinforce`: rules where there are rules, the reward model for the rest (V3 report, 5.2.1).
 
 problem          rule_weight * right + format_weight * asked format + language_weight * language of the question
-everyday wish    model_weight * sigmoid(score) + language_weight * language of the question
+everyday wish    model_weight * sigmoid(score) + manner_weight * right kind of answer + language_weight * language of the
+                 question
 """
 
 import math

@@ -1,9 +1,11 @@
 """Which problems an iteration asks: a pure function of (seed, iteration), so that a killed run asks what it would have asked.
 
-A pool holds problems of generated families and of a user's files, of one split only; stages that train take `train`. Not
-covered: choosing problems by how hard they have proved.
+A pool holds problems of generated families and of a user's files, of one split only; stages that train take `train`. A
+line of a file that is no problem is counted with its reason, for the figures of the stage that asks. Not covered: choosing
+problems by how hard they have proved.
 """
 
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -29,11 +31,15 @@ class ProblemPool:
         self.seed = seed
         self.pools: list[list[Problem]] = []
         self.weights: list[float] = []
+        self.unusable: Counter[str] = Counter()
+        """How many lines of which file could not be used, by file and reason."""
         for family, weight in section.families.items():
             self.pools.append(_as_many_as_there_are(family, split, each, seed))
             self.weights.append(weight)
         for file in section.files:
-            problems = [p for p in load_jsonl(Path(file.path), file.domain).problems if split_of(p.question) == split]
+            loaded = load_jsonl(Path(file.path), file.domain)
+            self.unusable |= Counter(f"{file.path}: {line.reason}" for line in loaded.bad_lines)
+            problems = [p for p in loaded.problems if split_of(p.question) == split]
             if not problems:
                 raise UserError(f"{file.path} has no problem in the {split} split: give more problems")
             self.pools.append(problems)

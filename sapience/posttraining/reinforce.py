@@ -7,6 +7,8 @@ Problems are judged by rules, everyday wishes by the reward model; nothing is as
 """
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from math import floor
 from random import Random
 from typing import Any
 
@@ -19,7 +21,7 @@ from sapience.posttraining.mixed_rewards import MixedJudge, Scores
 from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.reward_model import load_reward_model
 from sapience.posttraining.rollouts import Prompt
-from sapience.posttraining.rule_rewards import validation
+from sapience.posttraining.rule_rewards import noting_sandbox, sandbox_of, validation
 from sapience.posttraining.wishes import asked_conversations, right_kind, wish_prompt
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, resolve_model
@@ -44,7 +46,7 @@ def run(context: StageContext) -> dict[str, Any]:
     wishes = [wish_prompt(conversation) for conversation in asked_conversations(recipe)]
     pool = ProblemPool(problems, policy.iterations * policy.prompts, recipe.seed)
     with RuleJudge(recipe.rewards) as rules:
-        judge = MixedJudge(section, rules, scores)
+        judge = noting_sandbox(MixedJudge(section, rules, scores), rules, folder)
         training = GroupPolicyTraining(
             model=model,
             reference=load_model(begun).to(device) if policy.anchored else None,
@@ -62,7 +64,7 @@ def run(context: StageContext) -> dict[str, Any]:
             held_out = [Prompt.of(problem) for problem in unseen.first_in_all(policy.validation_problems)]
             training.validate = validation(model, chat, held_out, judge, policy, log)
         counters = training.run(context.progress)
-        sandbox = rules.description
+        sandbox = sandbox_of(rules, folder)
     log.close()
     save_chat_model(model, tokenizer, folder / "model")
     records = log.read("metrics")
@@ -72,6 +74,7 @@ def run(context: StageContext) -> dict[str, Any]:
         "rollouts": counters.rollouts,
         "groups_without_spread": counters.without_spread,
         "unjudged": counters.dropped,
+        "unusable_problem_lines": dict(pool.unusable),
         "skipped_updates": counters.skipped,
         "largest_mismatch": round(counters.largest_mismatch, 6),
         "kl": first_and_last(records, "kl"),
@@ -87,10 +90,11 @@ def asked(
 ) -> Callable[[int], list[Prompt]]:
     """The prompts of an iteration: problems, and a share of everyday wishes.
 
+    A share that is no whole number of wishes is asked in full over the iterations, a wish more in some than in others.
     Wishes take turns, however many there are of each kind: four of six are to be answered, one refused, one admitted
     not to be known. Where one kind of answer is right most of the time, a model learns to give it always.
     """
-    number = round(everyday * count)
+    share = Fraction(str(everyday)) * count
     kinds: dict[str, list[Prompt]] = {}
     for wish in wishes:
         kinds.setdefault(right_kind(wish.category), []).append(wish)
@@ -98,8 +102,9 @@ def asked(
 
     def prompts(iteration: int) -> list[Prompt]:
         rng = Random(f"{seed}:{iteration}:everyday")
-        chosen = [rng.choice(kinds[turns[(iteration * number + place) % len(turns)]]) for place in range(number)]
-        return pool.prompts(iteration, count - number) + chosen
+        places = range(floor(iteration * share), floor((iteration + 1) * share))
+        chosen = [rng.choice(kinds[turns[place % len(turns)]]) for place in places]
+        return pool.prompts(iteration, count - len(places)) + chosen
 
     return prompts
 

@@ -122,6 +122,7 @@ def _collected(context: StageContext, model: Transformer, chat: ChatFormat) -> C
         left_out.update(f"{Path(name).name}: {reason.partition(': ')[2]}" for reason in bad)
     written = pairs_of_the_project(written_pairs()) if section.written else []
     pairs = assembled([*found, *written, *drawn.pairs, *wishes.pairs, *formed])
+    left_out.update(draws.unusable)
     left_out["problems without a right and a wrong answer"] = drawn.without_contrast
     left_out["wishes without a right and a wrong answer"] = wishes.without_contrast
     left_out["answers that nobody could judge"] = sum(
@@ -137,12 +138,13 @@ def _collected(context: StageContext, model: Transformer, chat: ChatFormat) -> C
 def _asked(context: StageContext, comparisons: Sequence[Comparison]) -> tuple[list[Preference], int]:
     """What people have said so far, and how many comparisons wait, these among them; no queue is made for nothing."""
     review = context.recipe.review
-    if not comparisons and review.url is None and not (context.run / "review.sqlite").is_file():
+    url = review.url or queue_url(context.run)
+    if not comparisons and not ReviewQueue.exists(url):
         return [], 0
-    queue = ReviewQueue.open(review.url or queue_url(context.run), review.votes)
+    queue = ReviewQueue.open(url, review.votes)
     try:
         queue.add_comparisons(comparisons)
-        return queue.preferences(), max(0, len(comparisons) - queue.counts().compared)
+        return queue.preferences(), len({pair.identity for pair in comparisons} - queue.compared())
     finally:
         queue.close()
 

@@ -42,6 +42,8 @@ class ProblemDraws:
     groups: list[JudgedGroup]
     sandbox: str
     """Where programs ran, in one sentence; empty where none was judged."""
+    unusable: Counter[str]
+    """How many lines of the user's problem files could not be used, by file and reason."""
 
 
 def draw_problem_groups(
@@ -50,8 +52,9 @@ def draw_problem_groups(
     """Answers to `reward.problem_prompts` problems of the training split, judged by rules; none where none are named."""
     section, recipe = context.recipe.reward, context.recipe
     if problems.empty or not section.problem_prompts:
-        return ProblemDraws([], "")
-    prompts = _problem_prompts(problems, section.problem_prompts, recipe.seed)
+        return ProblemDraws([], "", Counter())
+    pool = ProblemPool(problems, max(POOL, section.problem_prompts), recipe.seed)
+    prompts = _problem_prompts(pool, section.problem_prompts)
     folder = context.folder / "draws"
     folder.mkdir(exist_ok=True)
     groups: list[JudgedGroup] = []
@@ -78,7 +81,7 @@ def draw_problem_groups(
             groups += map(JudgedGroup.read, shard["groups"])
             sandbox = shard["sandbox"] or sandbox
             bar.advance(len(asked))
-    return ProblemDraws(groups, sandbox)
+    return ProblemDraws(groups, sandbox, pool.unusable)
 
 
 def draw_comparisons(
@@ -123,9 +126,9 @@ def draw_comparisons(
 
 
 def _problem_group(chat: ChatFormat, rollouts: Sequence[Rollout]) -> JudgedGroup:
-    """The group; where all answers are wrong, the problem set's own stands in as the right one."""
+    """The group; where no answer that came to its end is right, the problem set's own stands in as the right one."""
     group, problem = JudgedGroup.of(rollouts), rollouts[0].prompt.problem
-    if problem is None or any(answer.verdict == "ok" for answer in group.answers):
+    if problem is None or any(answer.verdict == "ok" and answer.finished for answer in group.answers):
         return group
     shown = demonstration(problem, worked=True)
     own = JudgedAnswer(shown, len(chat.answer(shown)), True, "ok")
@@ -213,9 +216,8 @@ _WISH_REASONS = {
 }
 
 
-def _problem_prompts(problems: ProblemSetSection, count: int, seed: int) -> list[Prompt]:
+def _problem_prompts(pool: ProblemPool, count: int) -> list[Prompt]:
     """Different problems, by weight; fewer where there are not as many."""
-    pool = ProblemPool(problems, max(POOL, count), seed)
     found: dict[str, Prompt] = {}
     for iteration in range(ROUNDS):
         for prompt in pool.prompts(iteration, count):

@@ -4,6 +4,7 @@ What the grader's own failure left unjudged has no reward at all: it is dropped 
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from sapience.corpus.chat import ChatFormat
 from sapience.model.transformer import Transformer
@@ -11,6 +12,7 @@ from sapience.posttraining.rollouts import Judge, Prompt, Reward, draw
 from sapience.problems.problem import Problem
 from sapience.recipe.policy import PolicySection
 from sapience.rewards.rules import RuleJudge
+from sapience.run import kept_text
 from sapience.training.metrics import MetricsLog
 
 
@@ -27,6 +29,22 @@ def right_or_wrong(rules: RuleJudge) -> Judge:
         ]
 
     return judge
+
+
+def noting_sandbox(judge: Judge, rules: RuleJudge, folder: Path) -> Judge:
+    """The same judge, which keeps in `folder` where programs ran as soon as one has: a later session may judge none."""
+
+    def judged(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[Reward]:
+        rewards = judge(prompts, texts)
+        sandbox_of(rules, folder)
+        return rewards
+
+    return judged
+
+
+def sandbox_of(rules: RuleJudge, folder: Path) -> str:
+    """Where programs of the stage in `folder` ran, in this session or before; empty where there were none."""
+    return kept_text(folder / "sandbox.txt", rules.description)
 
 
 def problem_of(prompt: Prompt) -> Problem:

@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from sapience.corpus.chat import Message, check_order
 from sapience.posttraining.user_lines import read_lines
 from sapience.problems.user_files import json_object
+from sapience.recipe.errors import UserError
 from sapience.run import write_atomically
 
 Kind = Literal["demonstration", "original", "reasoned", "everyday", "own"]
@@ -67,19 +68,27 @@ def write_samples(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Samples that `write_samples` wrote."""
-    return load_samples(path, "own").samples
+    """Samples that `write_samples` wrote. Raises UserError for a file that cannot be read and for one with a line that it
+    did not write."""
+    samples, bad = read_lines(path, _written, "sample", "that its stage is made", '{"messages": [...], "kind": "…"}')
+    if bad:
+        raise UserError(f"{path} is not as the run wrote it ({bad[0]}): delete {path.parent} and run again")
+    return samples
 
 
 def load_samples(path: Path, source: str) -> Loaded:
-    """Samples of a user's own or of the run.
+    """Samples of a user's own, from `source`, whatever a record says of its kind and source.
 
     Layouts: `messages` (role, content), ShareGPT's `conversations` (from, value), Alpaca's `instruction`, `input`,
     `output`, and plain `prompt` with `answer` (or `response`, `completion`). Raises UserError for a missing file and for
     one without a usable line.
     """
     samples, bad = read_lines(
-        path, lambda line: _sample(line, source), "sample", "the path in the recipe", '{"messages": [...]}'
+        path,
+        lambda line: _sample(json_object(line), "own", source),
+        "sample",
+        "the path in the recipe",
+        '{"messages": [...]}',
     )
     return Loaded(samples, bad)
 
@@ -95,6 +104,8 @@ def messages_of(record: dict[str, Any]) -> tuple[Message, ...]:
             turns = [("system", _text(record, "system")), *turns]
     elif "instruction" in record:
         extra = record.get("input") or ""
+        if not isinstance(extra, str):
+            raise ValueError("'input' is no text")
         question = _text(record, "instruction") + (f"\n\n{extra}" if extra else "")
         turns = [("user", question), ("assistant", _text(record, "output"))]
     else:
@@ -105,16 +116,20 @@ def messages_of(record: dict[str, Any]) -> tuple[Message, ...]:
     return messages
 
 
-def _sample(line: bytes, source: str) -> Sample:
+def _written(line: bytes) -> Sample:
     record = json_object(line)
+    kind = record.get("kind")
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind {kind!r} is unknown")
+    return _sample(record, cast("Kind", kind), _text(record, "source"))
+
+
+def _sample(record: dict[str, Any], kind: Kind, source: str) -> Sample:
     messages = messages_of(record)
     if messages[-1].role != "assistant":
         raise ValueError("the last turn is not the assistant's")
-    kind = record.get("kind", "own")
-    if kind not in ("demonstration", "original", "reasoned", "everyday", "own"):
-        raise ValueError(f"kind {kind!r} is unknown")
-    others = {name: str(record.get(name, "")) for name in ("domain", "family", "language")}
-    return Sample(messages, kind, str(record.get("source", source)), **others)
+    named = {name: record.get(name) for name in ("domain", "family", "language")}
+    return Sample(messages, kind, source, **{k: value if isinstance(value, str) else "" for k, value in named.items()})
 
 
 def _turns(record: dict[str, Any], name: str) -> Sequence[dict[str, Any]]:

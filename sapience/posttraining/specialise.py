@@ -19,7 +19,7 @@ from sapience.posttraining.demonstrations import expert_demonstrations
 from sapience.posttraining.grpo import GroupPolicyTraining, first_and_last
 from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.rollouts import Prompt
-from sapience.posttraining.rule_rewards import right_or_wrong, validation
+from sapience.posttraining.rule_rewards import noting_sandbox, right_or_wrong, sandbox_of, validation
 from sapience.posttraining.samples import write_samples
 from sapience.posttraining.sft import fine_tune
 from sapience.recipe.specialise import ExpertSection
@@ -44,7 +44,7 @@ def run(context: StageContext) -> dict[str, Any]:
                 figures = _reinforce(context, name, expert, rules)
                 write_atomically(done, json.dumps(figures, indent=1))
             experts[name] = json.loads(done.read_text(encoding="utf-8"))
-        sandbox = rules.description
+        sandbox = sandbox_of(rules, context.folder)
     right = {name: figures["held_out"] or figures["right"] for name, figures in experts.items()}
     return {"right": right, "experts": experts, "sandbox": sandbox}
 
@@ -73,7 +73,8 @@ def _reinforce(context: StageContext, name: str, expert: ExpertSection, rules: R
     tokenizer = Tokenizer.load(begun)
     device = choose_device(policy.device)
     model = load_model(begun).to(device)
-    chat, judge, log = ChatFormat(tokenizer), right_or_wrong(rules), MetricsLog(folder)
+    chat, log = ChatFormat(tokenizer), MetricsLog(folder)
+    judge = noting_sandbox(right_or_wrong(rules), rules, context.folder)
     pool = ProblemPool(expert.problems, policy.iterations * policy.prompts, seed)
     training = GroupPolicyTraining(
         model=model,
@@ -103,5 +104,6 @@ def _reinforce(context: StageContext, name: str, expert: ExpertSection, rules: R
         "rollouts": counters.rollouts,
         "largest_mismatch": round(counters.largest_mismatch, 6),
         "unjudged": counters.dropped,
+        "unusable_problem_lines": dict(pool.unusable),
         "seconds": round(counters.seconds, 1),
     }

@@ -76,6 +76,7 @@ def run(context: StageContext) -> dict[str, Any]:
     tokenizer.save(folder / "model")
     first = base_length * section.phases[0].factor
     return {
+        "needle_factor": section.phases[0].factor,
         "needle_before": _accuracy(maps["before"], first),
         "needle_untrained": _accuracy(maps["untrained"], first),
         "needle_after": _accuracy(maps["phase 1"], first),

@@ -94,16 +94,10 @@ def lookup_document(filler: str, needles: Sequence[Needle], questions: Sequence[
     return "\n".join([text, *asked])
 
 
-def needle_prompt(filler: str, needle: Needle, depth: float, distractors: Sequence[Needle] = ()) -> str:
+def needle_prompt(filler: str, needle: Needle, depth: float) -> str:
     """A test prompt with `needle` at the sentence boundary nearest to `depth` (0 the start, 1 the end of `filler`).
 
-    Distractors are spread evenly. The model has to go on with `needle.answer`.
+    The model has to go on with `needle.answer`.
     """
-    boundaries = sentence_boundaries(filler)
-
-    def nearest(share: float) -> int:
-        return min(boundaries, key=lambda offset: abs(offset - share * len(filler)))
-
-    shares = [depth, *((place + 0.5) / len(distractors) for place in range(len(distractors)))]
-    text = hide(filler, [needle, *distractors], [nearest(share) for share in shares])
-    return f"{text}\n{needle.question}"
+    nearest = min(sentence_boundaries(filler), key=lambda offset: abs(offset - depth * len(filler)))
+    return f"{hide(filler, [needle], [nearest])}\n{needle.question}"

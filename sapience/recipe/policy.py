@@ -27,7 +27,8 @@ class PolicySection(Section):
     clip: PositiveFloat = 0.2
     """Epsilon: how far the ratio may move from one; a single update never reaches it."""
     beta: NonNegativeFloat = 0.04
-    """Weight of the KL divergence from the model that the stage began with; DeepSeekMath: 0.04."""
+    """Weight of the KL divergence from the model that the stage began with; DeepSeekMath: 0.04. Groups whose answers are all
+    worth the same are left out of the update, and out of this term with it."""
     open_beta: NonNegativeFloat | None = None
     """The same for prompts that no rule judges, where a policy may come to exploit its judge; null takes `beta`."""
     aggregate: Literal["sequence", "token"] = "sequence"
@@ -50,7 +51,7 @@ class PolicySection(Section):
     """Tokens, padding included, that go through the model at once; changes memory and speed only."""
     optimizer: OptimizerSection = OptimizerSection(weight_decay=0.0)
     validations: int = Field(default=0, ge=0)
-    """How many times, evenly over the iterations, held-out problems are answered greedily."""
+    """How many times, evenly over the iterations and once before the first, held-out problems are answered greedily."""
     validation_problems: PositiveInt = 64
     """Problems of the validation split at each of those moments."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

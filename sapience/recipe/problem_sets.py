@@ -19,7 +19,8 @@ class ProblemFileSection(Section):
 
 
 class ProblemSetSection(Section):
-    """Problems with answers that rules can check. Only their training split is ever drawn."""
+    """Problems with answers that rules can check. Stages learn from their training split
+    alone; the validations of GRPO ask the validation split."""
 
     families: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Generated families and their shares of the prompts."""

@@ -45,7 +45,10 @@ class SpecialiseSection(Section):
     policy: PolicySection = PolicySection()
 
     def all_problems(self) -> ProblemSetSection:
-        """What all experts are asked, taken together."""
+        """What all experts are asked, taken together: a family's share is the sum of its shares."""
         sets = [expert.problems for expert in self.experts.values()]
-        families = {name: weight for problems in sets for name, weight in problems.families.items()}
+        families: dict[str, float] = {}
+        for problems in sets:
+            for name, weight in problems.families.items():
+                families[name] = families.get(name, 0) + weight
         return ProblemSetSection(families=families, files=[file for problems in sets for file in problems.files])

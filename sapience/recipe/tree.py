@@ -32,7 +32,7 @@ class Recipe(Section):
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run's directory under `runs/`."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of every random choice: weights, order of documents, sampling."""
     stages: list[StageName] = Field(default_factory=lambda: list(get_args(StageName)), min_length=1)
     """The part of the journey to make; a stage may be left out where a later one names a model of its own."""

@@ -9,20 +9,18 @@ from typing import Any
 from sapience.recipe import UserError
 from sapience.review.queue import ReviewQueue, queue_url
 
-FILE = "review.sqlite"
-
 
 def queue_address(run: Path, url: str | None) -> str:
     """The database address of a run's queue. Raises UserError where there is no queue yet, rather than making an empty
-    one."""
-    if url is not None:
-        return url
-    if not (run / FILE).is_file():
+    one; what a database server holds is not asked."""
+    address = queue_url(run) if url is None else url
+    if not ReviewQueue.exists(address):
+        where = run if url is None else address
         raise UserError(
-            f"{run} has no review queue yet: the stage review puts answers into one, and reward pairs of them; "
+            f"{where} has no review queue yet: the stage review puts answers into one, and reward pairs of them; "
             "run the recipe up to there, or give a queue's address with --url"
         )
-    return queue_url(run)
+    return address
 
 
 def progress_record(run: Path, url: str | None, votes: int) -> dict[str, Any]:

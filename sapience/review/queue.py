@@ -204,6 +204,10 @@ class ReviewQueue:
                 said[kind][row][annotator] = verdict
         return records.Agreement(*(records.measure_agreement(said[kind].values()) for kind in ("draft", "comparison")))
 
+    def compared(self) -> set[str]:
+        """Identities of the pairs that people have settled, if only as equally good."""
+        return {item.identity for item, *_ in self._settled("comparison", get_args(Chosen), None)}
+
     def counts(self) -> records.Counts:
         """How far the review is, with the number of votes the queue was opened with."""
         tally = _tally()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sapience.evaluation.bar_chart import Bar, bar_chart
-from sapience.evaluation.drawing import tick_label, ticks
+from sapience.evaluation.drawing import COLOURS, tick_label, ticks
 from sapience.evaluation.heat_map import load_map, share_map
 from sapience.evaluation.line_chart import Series, line_chart, thinned
 from sapience.evaluation.wording import amount, duration, listing, percent, size
@@ -40,6 +40,13 @@ def test_curve_points_keep_the_order_and_proportion_of_values() -> None:
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
     assert (y0 - y1) == pytest.approx(2 * (y0 - y2), abs=0.3)  # up is smaller in SVG
     assert "a curve" in svg
+
+
+def test_more_bars_than_colours_begin_again_with_the_first() -> None:
+    names = [f"model {place}" for place in range(COLOURS + 2)]
+    svg = bar_chart([("family", [Bar(place, 0.5) for place, _ in enumerate(names)])], names, percent, "bars")
+    used = re.findall(r'class="(?:bar|key) c(\d+)', svg)
+    assert len(used) == 2 * len(names) and set(map(int, used)) == set(range(COLOURS))
 
 
 def test_values_that_are_not_finite_are_left_out() -> None:

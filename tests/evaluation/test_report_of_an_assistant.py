@@ -14,7 +14,7 @@ from test_report_page import read, report_of
 
 from sapience.evaluation.assistant_words import assistant_words
 from sapience.evaluation.journey_table import journey_table
-from sapience.evaluation.post_training import by_name, points, shift
+from sapience.evaluation.post_training import by_name, line_models, points, shift
 from sapience.evaluation.report import page_sections
 from sapience.evaluation.rollout_record import telling_groups
 from sapience.evaluation.run_record import read_run
@@ -97,7 +97,7 @@ def test_changes_are_said_with_their_doubt(run: Path) -> None:
     assert "The aligned (RL) model's answers became shorter: 15.0 tokens on average, 19.6 before." in words
     assert any("92 % of harmful wishes are refused" in sentence and "reliably more" in sentence for sentence in words)
     assert any("82 % of harmless wishes are answered" in s and "no reliable change" in s for s in words)
-    assert any("+0.40 bits per byte on average over 5 domains" in sentence for sentence in words)
+    assert any("extended model's by +0.400 on average over 5 domains" in sentence for sentence in words)
     assert any("reward went from 0.32 to 0.68" in sentence and "from 25 % to 35 %" in sentence for sentence in words)
 
 
@@ -123,11 +123,51 @@ def test_what_chance_explains_is_not_claimed(run: Path) -> None:
     assert (
         "90 % of answers to problems keep to the form it was taught, 90 % with the fine-tuned (SFT) model: no" in words
     )
-    assert "as well as the extended model did" in words
+    assert "by +0.000 on average over 1 domain, most in en (+0.000)" in words
+
+
+def test_without_an_interval_figures_claim_nothing(run: Path) -> None:
+    told = [sentence for sentence in changed(run) if "plain text" in sentence]
+    assert len(told) == 1 and "how much of this is chance was not measured" in told[0]
+    assert not any(claim in told[0] for claim in ("worse than", "better than", "as well as", "cost"))
+
+
+def validated(run: Path, *right: float, problems: int | None) -> None:
+    records = [{"step": step, "right": share, "problems": problems} for step, share in enumerate(right)]
+    (run / "reinforce" / "validations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+
+
+@pytest.mark.parametrize(("problems", "outwitted"), [(None, False), (20, False), (400, True)])
+def test_a_reward_is_outwitted_only_where_chance_does_not_explain_the_fall(
+    problems: int | None, outwitted: bool, run: Path
+) -> None:
+    validated(run, 0.4, 0.3, problems=problems)
+    words = changed(run)
+    assert "from 40 % to 30 %" in words[-1] and ("outwitted" in words[-1]) is outwitted
+
+
+def test_a_reward_that_wavers_is_not_called_outwitted(run: Path) -> None:
+    validated(run, 0.4, 0.3, problems=400)
+    wavering = (0.5 + 0.4 * (-1) ** step + step / 1000 for step in range(40))
+    (run / "reinforce" / "metrics.jsonl").write_text("".join(f'{{"reward": {reward}}}\n' for reward in wavering))
+    assert "outwitted" not in changed(run)[-1]
+
+
+def test_behaviour_is_told_without_any_problem(run: Path) -> None:
+    made = read_manifest(run / "evaluate")
+    assert made is not None
+    kept = {name: made.figures[name] for name in ("behaviour", "bits_per_byte_beginning")}
+    manifest(run / "evaluate", 70.0, {**kept, "accuracy": {}, "answers": {}})
+    assert line_models(read_run(run)) == ["base", "extended", "finetune", "reinforce"]
+    assert any("harmful wishes are refused" in sentence for sentence in assistant_words(read_run(run)))
+    assert "behaviour" in [section.anchor for section in page_sections(read_run(run), Recipe())]
+    manifest(run / "evaluate", 70.0, {"behaviour": {"finetune": kept["behaviour"]["finetune"]}})
+    assert "harmful wishes are refused" in " ".join(assistant_words(read_run(run)))
+    read(report_of(run))
 
 
 def test_a_reward_that_is_outwitted_and_a_model_that_refuses_all_are_called_so(run: Path) -> None:
-    (run / "reinforce" / "validations.jsonl").write_text('{"step": 0, "right": 0.4}\n{"step": 9, "right": 0.3}\n')
+    validated(run, 0.4, 0.3, problems=400)
     silent = {"share": 0.1, "interval": [0.05, 0.2], "wishes": 60}
     words = changed(run, behaviour={"reinforce": {"refused": {**silent, "share": 0.9}, "answered": silent}})
     assert "is being outwitted" in words[-1]

@@ -12,6 +12,7 @@ import pytest
 from synthetic_run import DOMAINS, HOSTILE, manifest, write_synthetic_run
 
 from sapience.evaluation.journey_table import journey_table
+from sapience.evaluation.plain_words import plain_words
 from sapience.evaluation.report import page_sections, run_report
 from sapience.evaluation.run_record import read_lines, read_run
 from sapience.recipe import Recipe
@@ -152,6 +153,40 @@ def test_journey_table_tells_what_each_stage_changed(tmp_path: Path) -> None:
     assert told["extend"] == "needles found: 12 % before, 96 % after"
     assert "extended: needles 95 % at 128, 90 % at 1024 and 50 % at 4096 tokens" in told["evaluate"]
     assert rows[2].took == "5 min 51 s"
+
+
+def test_the_journey_table_tells_models_apart_by_their_whole_names(tmp_path: Path) -> None:
+    run = write_synthetic_run(tmp_path / "run")
+    names = ("my_base", "fine_tuned_1", "last")
+    changes = {"fine_tuned_1_my_base": [0.1, 0.05, 0.15], "last_fine_tuned_1": [-0.2, -0.3, -0.1]}
+    manifest(run / "evaluate", 1.0, {"accuracy": dict.fromkeys(names, 0.5), "paired": changes})
+    [told] = [row.figures for row in journey_table(run) if row.stage == "evaluate"]
+    assert "fine_tuned_1 against my_base: +10 points (+5 to +15)" in told
+    assert "last against fine_tuned_1: −20 points (−30 to −10)" in told
+
+
+def test_the_needles_are_told_with_the_length_they_were_measured_at(tmp_path: Path) -> None:
+    run = write_synthetic_run(tmp_path / "run")
+    assert any("in a text longer than what it was trained on" in words for words in plain_words(read_run(run)))
+    manifest(run / "extend", 1.0, {"needle_factor": 4, "needle_before": 0.1, "needle_after": 0.9})
+    assert any("in a text of 4 times the length it was trained on" in words for words in plain_words(read_run(run)))
+
+
+@pytest.mark.parametrize("loss", [710.0, 1e300])
+def test_a_loss_beyond_all_numbers_of_tokens_is_told_as_it_is(loss: float, tmp_path: Path) -> None:
+    (tmp_path / "pretrain").mkdir()
+    lines = (json.dumps({"step": step, "tokens": 9, "loss": value}) for step, value in enumerate((7.0, loss)))
+    (tmp_path / "pretrain" / "metrics.jsonl").write_text("\n".join(lines))
+    [words] = plain_words(read_run(tmp_path))
+    assert words.startswith("The model read 9 tokens; its loss went from 7.00 to ")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_only_a_line_feed_ends_a_line(separator: str, tmp_path: Path) -> None:
+    records = [{"text": f"one{separator}two", "step": step} for step in range(2)]
+    path = tmp_path / "samples.jsonl"
+    path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records), encoding="utf-8")
+    assert read_lines(path) == records
 
 
 def test_lines_cut_short_are_left_out(tmp_path: Path) -> None:

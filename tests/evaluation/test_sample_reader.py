@@ -188,6 +188,19 @@ def test_lines_that_cannot_be_read_are_counted_and_passed_over(line: str, tmp_pa
     assert len(list(reader.samples())) == 8 and reader.unreadable == 2 + bool(line)
 
 
+def test_numbers_larger_than_any_float_end_nothing(tmp_path: Path) -> None:
+    odd = rollout(1, "x", "y", 1.0, "ok", "x") | {"reward": 10**400, "advantage": -(10**400), "sources": {"a": 10**400}}
+    lines(tmp_path / "reinforce" / "rollouts.jsonl", [odd, odd | {"step": 10**400}])
+    needle = {"length": 128, "depth": 10**400, "word": "sand", "answer": "8", "produced": "8", "correct": True}
+    lines(tmp_path / "evaluate" / "samples-base.jsonl", [needle])
+    reader = SampleReader(tmp_path)
+    found = list(reader.samples())
+    assert [(one.reward, one.advantage, dict(one.sources), one.step) for one in found] == [
+        (None, None, {}, 1), (None, None, {}, None),
+    ]  # fmt: skip
+    assert reader.unreadable == 1
+
+
 def test_odd_numbers_are_unknown_not_fatal(tmp_path: Path) -> None:
     odd = rollout(1, "x", "y", 1.0, "ok", "x") | {
         "reward": float("nan"),

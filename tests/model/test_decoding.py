@@ -103,6 +103,13 @@ def test_sampling_follows_the_distribution_and_the_seed() -> None:
     assert chi_square < 2.0 * int(often.sum())
 
 
+def test_any_seed_will_do() -> None:
+    model = tiny_model(tiny_config(), 1)
+    for seed in (2**62, 20_240_607 * 1_000_003):
+        first, second = (generate(model, PROMPTS, 4, temperature=1.0, seed=seed) for _ in range(2))
+        assert first == second
+
+
 def test_tokens_are_streamed_as_they_come() -> None:
     model = tiny_model()
     heard: dict[int, list[int]] = {index: [] for index in range(len(PROMPTS))}

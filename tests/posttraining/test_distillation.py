@@ -1,11 +1,22 @@
 """What is kept of drawn answers: right ones that came to an end, the shortest, the problem set's own first."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import tiny_config
 
 from sapience.corpus.chat import Message
+from sapience.model.transformer import Transformer
+from sapience.posttraining import distill as stage
 from sapience.posttraining.demonstrations import expert_demonstrations, plain_demonstration
 from sapience.posttraining.distillation import Drawn, ReasoningKind, distilled, read_draws, write_draws
 from sapience.problems.families import generate
+from sapience.problems.problem import Problem
+from sapience.recipe import Recipe
+from sapience.run import ProgressTask, StageContext
 
 SYSTEM = "Check your steps."
 
@@ -65,3 +76,59 @@ def test_experts_are_shown_every_problem_plain_and_behind_the_prompt_with_its_st
         == [plain_demonstration(p, 0.5, 7) for p in problems]
         != [plain_demonstration(p, 0.5, 8) for p in problems]
     )
+
+
+class Programs:
+    """Stands for rules whose sandbox is known once they have judged."""
+
+    description = ""
+
+    def __init__(self, _: object) -> None:
+        pass
+
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def quiet(_: str, __: int | None) -> Iterator[ProgressTask]:
+    class Bar:
+        def advance(self, amount: float = 1, **figures: float | str) -> None:
+            return None
+
+    yield Bar()
+
+
+def test_where_programs_ran_is_told_by_a_session_that_judged_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def draw_shard(_: Any, __: Any, problems: Sequence[Problem], *___: Any) -> list[Drawn]:
+        asked.append(len(problems))
+        monkeypatch.setattr(Programs, "description", "a sandbox")
+        return [drawn(problem.question, "original", "7", 1) for problem in problems]
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "RuleJudge", Programs)
+    monkeypatch.setattr(stage, "draw_shard", draw_shard)
+    monkeypatch.setattr(stage, "right_or_wrong", lambda rules: None)
+    monkeypatch.setattr(stage, "experts", lambda context: {"code": tmp_path})
+    monkeypatch.setattr(stage, "ChatFormat", lambda tokenizer: None)
+    monkeypatch.setattr(stage.Tokenizer, "load", lambda folder: None)
+    monkeypatch.setattr(stage, "load_model", lambda folder: Transformer(tiny_config()))
+    tree = {
+        "specialise": {"experts": {"code": {"problems": {"families": {"maxn": 1}}}}},
+        "distill": {"problems": 6, "shard_problems": 4, "written": False, "device": "cpu"},
+    }
+    context = StageContext(Recipe.model_validate(tree), tmp_path, tmp_path, {}, quiet)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stage, "distilled", killed)
+        stage.run(context)
+    monkeypatch.setattr(Programs, "description", "")
+    assert stage.run(context)["sandbox"] == "a sandbox" and asked == [4, 2]

@@ -278,6 +278,13 @@ def test_addresses_that_are_none(url: str, server: Server, tmp_path: Path) -> No
         drafts(server, tmp_path, url=url)
 
 
+@pytest.mark.parametrize("status", [300, 302])
+def test_a_redirect_to_what_is_no_address_gives_the_wish_up(status: int, server: Server, tmp_path: Path) -> None:
+    server.script = [(status, {"Location": "http://[::1"}, b"")] * general_model.ATTEMPTS
+    made = drafts(server, tmp_path, prompts=["One?", "Two?"])
+    assert made.failed == 1 and len(made.samples) == 1
+
+
 def test_a_server_that_is_not_there(server: Server, tmp_path: Path) -> None:
     drafts(server, tmp_path, prompts=PROMPTS[:1])
     server.shutdown()

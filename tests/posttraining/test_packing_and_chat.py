@@ -14,7 +14,7 @@ from sapience.corpus.tokenizer import train_tokenizer
 from sapience.model.batch import Microbatch
 from sapience.parallel.executor import PlainLoop
 from sapience.posttraining.packing import PackedSamples, first_fit
-from sapience.posttraining.samples import load_samples
+from sapience.posttraining.samples import Sample, load_samples, read_samples, write_samples
 from sapience.recipe.errors import UserError
 from sapience.training.objective import NextTokens, labelled_tokens
 
@@ -135,3 +135,28 @@ def test_samples_of_every_layout_load_and_bad_lines_are_named(tmp_path: Path) ->
     path.write_text("nothing\n")
     with pytest.raises(UserError, match="no usable sample"):
         load_samples(path, "mine")
+
+
+def test_a_users_record_says_nothing_of_kind_and_source_and_is_never_printed_as_python(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    plain = {"prompt": "a", "answer": "b"}
+    good = [plain | {"kind": "qa", "source": "web", "language": "zh"}, plain | {"source": None, "language": None}]
+    bad = {"instruction": "a", "input": {"a": 1}, "output": "b"}
+    path.write_text("\n".join(map(json.dumps, [*good, bad])))
+    loaded = load_samples(path, "mine.jsonl")
+    assert [(s.kind, s.source, s.language) for s in loaded.samples] == [
+        ("own", "mine.jsonl", "zh"), ("own", "mine.jsonl", ""),
+    ]  # fmt: skip
+    assert loaded.bad == ["line 3: 'input' is no text"]
+
+
+@pytest.mark.parametrize("damage", ["{", '{"prompt": "a", "answer": "b", "kind": "qa", "source": "x"}'])
+def test_the_runs_own_samples_keep_kind_and_source_and_a_damaged_line_is_fatal(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    sample = Sample((Message("user", "a"), Message("assistant", "b")), "reasoned", "math expert", "math", "maxn", "en")
+    write_samples(path, [sample])
+    assert read_samples(path) == [sample]
+    with path.open("a") as file:
+        file.write(damage + "\n")
+    with pytest.raises(UserError, match=r"samples.jsonl is not as the run wrote it \(line 2: .*run again"):
+        read_samples(path)

@@ -49,3 +49,12 @@ def test_problems_in_all_come_in_turn_from_every_family() -> None:
     chosen = pool.first_in_all(5)
     assert [p.family for p in chosen] == ["maxn", "codefn", "maxn", "codefn", "maxn"]
     assert chosen[::2] == pool.first(3)[:3] and len(pool.first_in_all(100)) == 18
+
+
+def test_lines_of_a_users_file_that_are_no_problems_are_counted_with_their_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    good = [json.dumps({"question": f"What is {n}?", "answer": n}) for n in range(60)]
+    path.write_text("\n".join([*good, "{", "}", good[0]]))
+    file = ProblemFileSection(path=str(path))
+    pool = ProblemPool(ProblemSetSection(families={"maxn": 1}, files=[file, file]), 5, 0)
+    assert pool.unusable == {f"{path}: not JSON": 2, f"{path}: the same question again": 1}

@@ -22,11 +22,13 @@ from sapience.posttraining import reward as stage
 from sapience.posttraining import reward_draws
 from sapience.posttraining.preference import read_pairs
 from sapience.posttraining.reward_model import load_reward_model
-from sapience.posttraining.rollouts import Judge, Prompt, Rollout, draw
+from sapience.posttraining.rollouts import Judge, Prompt, Reward, Rollout, draw
 from sapience.problems.everyday import everyday_conversations
+from sapience.problems.families import generate
 from sapience.problems.problem import split_of
 from sapience.recipe import Recipe, UserError
 from sapience.review.queue import ReviewQueue, queue_url
+from sapience.review.records import Comparison
 from sapience.run import ProgressTask, StageContext
 
 FAMILIES = {"maxn": 1, "sortn": 1}
@@ -196,6 +198,10 @@ def test_what_people_say_is_learned_from_when_the_stage_is_made_again(tuned: Pat
         }
         queue.choose(waiting.identity, "Ada", "second", "It sounds warmer.")
         said.append((waiting.second, waiting.first))
+    of_another_run = Comparison.of((("user", "Ping?"),), "Pong.", "Pang.", "en", "greeting", "elsewhere")
+    queue.add_comparisons([of_another_run])
+    queue.choose(of_another_run.identity, "Ada", "equal", "Either will do.")
+    assert len(queue.compared()) == 3
     shutil.rmtree(told.folder)
     told.folder.mkdir()
     figures = stage.run(told)
@@ -221,6 +227,27 @@ def test_nothing_is_drawn_and_no_queue_made_where_nobody_asks(
         "mine.jsonl: 'chosen' is missing, empty or does not end with the assistant's answer": 1,
         "the same pair again": 1,
     }
+
+
+def test_lines_of_problem_files_that_cannot_be_used_are_counted(tuned: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    good = [json.dumps({"question": f"What is {n}?", "answer": n}) for n in range(60)]
+    path.write_text("\n".join([*good, "{"]))
+    figures = stage.run(context(tmp_path / "run", tuned, 0, problems={"files": [{"path": str(path)}]}))
+    assert figures["left_out"][f"{path}: not JSON"] == 1
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_answer_that_did_not_end_leaves_the_place_to_the_problem_sets_own(finished: bool) -> None:
+    problem = generate("maxn", "train", 1, 0)[0]
+    ended = Rollout(Prompt.of(problem), [1], Completion([5], [0.0], finished), "x", Reward(1.0, {}, "ok"))
+
+    class Chat:
+        def answer(self, text: str) -> list[int]:
+            return list(text.encode())
+
+    group = reward_draws._problem_group(Chat(), [ended])  # type: ignore[arg-type]
+    assert [answer.finished for answer in group.answers] == ([True] if finished else [False, True])
 
 
 def test_pairs_that_are_too_long_are_counted_and_without_pairs_the_stage_says_what_to_do(

@@ -273,3 +273,10 @@ def test_kinds_of_sources_can_be_explained() -> None:
     assert meanings["weight"].startswith("Share of")
     assert [row[0] for row in explain("corpus.sources.worked")] == ["corpus.sources.worked"]
     assert len(explain("corpus.sources.packages")) == 2
+
+
+def test_a_family_of_two_experts_is_asked_by_both_their_shares() -> None:
+    problems = [{"families": {"maxn": 1, "minn": 2}}, {"families": {"maxn": 3}}]
+    experts = {name: {"problems": asked} for name, asked in zip(("one", "two"), problems, strict=True)}
+    recipe = Recipe.model_validate({"specialise": {"experts": experts}})
+    assert recipe.specialise.all_problems().families == {"maxn": 4, "minn": 2}

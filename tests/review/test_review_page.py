@@ -198,6 +198,50 @@ def test_what_is_typed_survives_a_look_elsewhere(page: Any) -> None:
     page.get_by_role("button", name="Cancel").click()
 
 
+def warned(page: Any) -> bool:
+    """Whether leaving the page now would be asked about."""
+    return page.evaluate(
+        """() => {
+            const leaving = new Event("beforeunload", { cancelable: true });
+            window.dispatchEvent(leaving);
+            return leaving.defaultPrevented;
+        }"""
+    )
+
+
+def test_leaving_warns_of_an_edit_that_was_set_aside(page: Any) -> None:
+    enter_as(page, "ada")
+    page.keyboard.press("e")
+    assert not warned(page), "nothing was changed yet"
+    page.locator("#edit").fill("Half a thou")
+    assert warned(page)
+    page.keyboard.press("Escape")
+    expect(page.locator("#edit-field")).to_be_hidden()
+    assert warned(page)
+    page.keyboard.press("a")
+    expect(question(page)).not_to_have_text("What is dew?")
+    assert not warned(page)
+
+
+def test_what_one_person_typed_is_not_offered_to_another(page: Any, queue: ReviewQueue) -> None:
+    pair = PAIRS[0].identity
+    other = next(name for name in ("bo", "cy", "di", "eve", "flo") if swapped(name, pair) != swapped("ada", pair))
+    queue.choose(PAIRS[1].identity, other, "equal", "the same")
+    enter_as(page, "ada")
+    page.get_by_role("tab", name="Comparisons").click()
+    expect(question(page)).to_have_text("Why is the sky blue?")
+    page.keyboard.press("1")
+    page.keyboard.type("says more")
+    page.get_by_role("button", name="change").click()
+    enter_as(page, other)
+    expect(question(page)).to_have_text("Why is the sky blue?")
+    expect(page.locator("#reason-field")).to_be_hidden()
+    expect(page.locator("#left")).to_have_attribute("aria-pressed", "false")
+    page.keyboard.press("0")
+    expect(page.locator("#reason")).to_have_value("")
+    assert not warned(page)
+
+
 def test_a_reload_keeps_person_and_place(page: Any) -> None:
     enter_as(page, "陈 da")
     page.get_by_role("tab", name="Comparisons").click()
