@@ -91,16 +91,19 @@ def _draw_composition(rng: Random) -> Problem:
     return _problem("codefn", "x", wish, body, arguments, lambda x: second.compute(first.compute(x)))
 
 
+_OF_TWO: tuple[tuple[str, str, Callable[[int, int], int]], ...] = (
+    ("the larger of a and b", "max(a, b)", max),
+    ("the smaller of a and b", "min(a, b)", min),
+    ("the sum of a and b", "(a + b)", lambda a, b: a + b),
+    ("the product of a and b", "(a * b)", lambda a, b: a * b),
+    ("a minus b", "(a - b)", lambda a, b: a - b),
+    ("the distance of a and b", "abs(a - b)", lambda a, b: abs(a - b)),
+)
+"""What is made of two numbers: words, source, and what it computes."""
+
+
 def _draw_two_arguments(rng: Random) -> Problem:
-    kinds: tuple[tuple[str, str, Callable[[int, int], int]], ...] = (
-        ("the larger of a and b", "max(a, b)", max),
-        ("the smaller of a and b", "min(a, b)", min),
-        ("the sum of a and b", "(a + b)", lambda a, b: a + b),
-        ("the product of a and b", "(a * b)", lambda a, b: a * b),
-        ("a minus b", "(a - b)", lambda a, b: a - b),
-        ("the distance of a and b", "abs(a - b)", lambda a, b: abs(a - b)),
-    )
-    words, source, combine = rng.choice(kinds)
+    words, source, combine = rng.choice(_OF_TWO)
     step = _arithmetic(rng)
     wish = f"{words}, all of it {step.words.format('').strip()}"
     arguments = [(rng.randint(-20, 40), rng.randint(-20, 40)) for _ in range(TESTS_PER_PROBLEM)]
@@ -121,6 +124,29 @@ def draw_number_function(rng: Random) -> Problem:
     """Compositions (2 916), two arguments (324), conditions on numbers (192 456): 195 696 questions."""
     kinds = (_draw_composition, _draw_two_arguments, _draw_condition)
     return _draw_telling(rng.choices(kinds, weights=(3, 1, 3))[0], rng)
+
+
+def _value_of_two(rng: Random) -> tuple[str, str, Callable[[int, int], int]]:
+    """One of 114 values that two numbers give: a step that takes one of them, or something made of both."""
+    if rng.random() < 0.3:
+        words, source, combine = rng.choice(_OF_TWO)
+        return words, source[1:-1] if source.startswith("(") else source, combine
+    step, place = _arithmetic(rng), rng.randrange(2)
+    name = "ab"[place]
+    return step.words.format(name), step.source.format(name), lambda *both: step.compute(both[place])
+
+
+def _draw_values(rng: Random) -> Problem:
+    values = [_value_of_two(rng) for _ in range(2)]
+    wish = f"the list of {' and then '.join(words for words, _, _ in values)}"
+    arguments = [(rng.randint(-20, 40), rng.randint(-20, 40)) for _ in range(TESTS_PER_PROBLEM)]
+    return _problem("codevalues", "a, b", wish, f"return [{', '.join(source for _, source, _ in values)}]", arguments,
+                    lambda a, b: [compute(a, b) for _, _, compute in values])  # fmt: skip
+
+
+def draw_values_function(rng: Random) -> Problem:
+    """Two values of two numbers; 12 996 questions."""
+    return _draw_telling(_draw_values, rng)
 
 
 def _draw_slice(rng: Random) -> Problem:

@@ -34,6 +34,7 @@ OWN_FAMILIES: dict[str, Callable[[Random], Problem]] = {
     "numword": number_words.draw_number_word,
     "codefn": code_writing.draw_number_function,
     "codelist": code_writing.draw_list_function,
+    "codevalues": code_writing.draw_values_function,
     "codestr": code_writing.draw_string_function,
 }
 FAMILIES: tuple[str, ...] = (*OWN_FAMILIES, *(PREFIX + name for name in GYM_FAMILIES))

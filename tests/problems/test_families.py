@@ -16,7 +16,7 @@ from sapience.problems.procedural import PREFIX, gym_score
 from sapience.problems.scoring import score
 from sapience.recipe.errors import UserError
 
-CODE = ("codefn", "codelist", "codestr")
+CODE = ("codefn", "codelist", "codevalues", "codestr")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

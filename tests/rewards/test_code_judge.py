@@ -18,7 +18,7 @@ from sapience.rewards.comparison import is_json, same
 from sapience.rewards.contained_process import Contained
 from sapience.rewards.limits import Limits
 
-FAMILIES = ("codefn", "codelist", "codestr")
+FAMILIES = ("codefn", "codelist", "codevalues", "codestr")
 
 
 @pytest.fixture(scope="module", params=TIERS)
