@@ -1,11 +1,11 @@
 """What is kept of drawn answers: right ones that came to an end, the shortest, the problem set's own first."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from quiet_progress import quiet
 from tiny_models import tiny_config
 
 from sapience.corpus.chat import Message
@@ -16,7 +16,7 @@ from sapience.posttraining.distillation import Drawn, ReasoningKind, distilled, 
 from sapience.problems.families import generate
 from sapience.problems.problem import Problem
 from sapience.recipe import Recipe
-from sapience.run import ProgressTask, StageContext
+from sapience.run import StageContext
 
 SYSTEM = "Check your steps."
 
@@ -91,15 +91,6 @@ class Programs:
 
     def __exit__(self, *_: object) -> None:
         pass
-
-
-@contextmanager
-def quiet(_: str, __: int | None) -> Iterator[ProgressTask]:
-    class Bar:
-        def advance(self, amount: float = 1, **figures: float | str) -> None:
-            return None
-
-    yield Bar()
 
 
 def test_where_programs_ran_is_told_by_a_session_that_judged_none(

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from quiet_progress import quiet
 from tiny_models import tiny_config
 
 from sapience.corpus.chat import ChatFormat
@@ -29,22 +29,13 @@ from sapience.problems.problem import split_of
 from sapience.recipe import Recipe, UserError
 from sapience.review.queue import ReviewQueue, queue_url
 from sapience.review.records import Comparison
-from sapience.run import ProgressTask, StageContext
+from sapience.run import StageContext
 
 FAMILIES = {"maxn": 1, "sortn": 1}
 
 
 class Killed(BaseException):
     """Stands for a signal: nothing catches it."""
-
-
-@contextmanager
-def quiet(_: str, __: int | None) -> Iterator[ProgressTask]:
-    class Bar:
-        def advance(self, amount: float = 1, **figures: float | str) -> None:
-            return None
-
-    yield Bar()
 
 
 @pytest.fixture(scope="module")

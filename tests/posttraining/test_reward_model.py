@@ -2,14 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from quiet_progress import quiet
 from safetensors.torch import save_file
 from tiny_models import tiny_config, tiny_model
 
@@ -38,7 +37,6 @@ from sapience.posttraining.reward_model import (
 )
 from sapience.recipe.errors import UserError
 from sapience.recipe.reward import RewardSection
-from sapience.run import ProgressTask
 from sapience.training.metrics import MetricsLog
 from sapience.training.optimizer import OptimizerSet
 
@@ -50,15 +48,6 @@ PAD = TOKENIZER.pad_id
 
 class Killed(Exception):
     """Stands for a signal: nothing catches it."""
-
-
-@contextmanager
-def quiet(_: str, __: int | None) -> Iterator[ProgressTask]:
-    class Bar:
-        def advance(self, amount: float = 1, **figures: float | str) -> None:
-            return None
-
-    yield Bar()
 
 
 def reward_model(seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> RewardModel:
