@@ -1,4 +1,4 @@
-"""Families about numbers: picking from a short list, adding, multiplying by one digit, chains.
+"""Families about numbers: picking from a short list, adding, multiplying by one digit, chains, conditions in symbols.
 
 Each drawing function makes one problem from a random generator; the numbers of distinct questions stand in its
 docstring. Worked steps are short, because a demonstration has to fit the window of a very small model, and each
@@ -93,3 +93,23 @@ def draw_chain(rng: Random) -> Problem:
             break
     steps = f"{first} {signs[0]} {second} = {middle}, {middle} {signs[1]} {third}"
     return _problem("chain", f"What is {first} {signs[0]} {second} {signs[1]} {third}?", last, steps)
+
+
+_OPERATIONS = {"plus": "+", "minus": "-", "times": "*"}
+_RELATIONS = {"above": ">", "below": "<", "at least": ">=", "at most": "<="}
+
+
+def draw_condition(rng: Random) -> Problem:
+    """Two steps from x and a comparison, said in words, to be written in symbols; more than a million questions. Worked: the
+    first step, then both.
+
+    `x plus 12, times 4, is above 40` is `(x + 12) * 4 > 40`: parentheses where the order of the words needs them.
+    """
+    first, second = (rng.choice(list(_OPERATIONS)) for _ in range(2))
+    one, other, limit = rng.randint(2, 19), rng.randint(2, 19), rng.randint(10, 99)
+    relation = rng.choice(list(_RELATIONS))
+    inner = f"x {_OPERATIONS[first]} {one}"
+    grouped = f"({inner})" if second == "times" and first != "times" else inner
+    both = f"{grouped} {_OPERATIONS[second]} {other}"
+    question = f"Write in symbols: x {first} {one}, {second} {other}, is {relation} {limit}."
+    return _problem("symbols", question, f"{both} {_RELATIONS[relation]} {limit}", f"{inner}, {both}")

@@ -24,6 +24,7 @@ OWN_FAMILIES: dict[str, Callable[[Random], Problem]] = {
     "mul1": arithmetic.draw_product,
     "add": arithmetic.draw_sum,
     "chain": arithmetic.draw_chain,
+    "symbols": arithmetic.draw_condition,
     "countl": sequences.draw_letter_count,
     "lookup": sequences.draw_person,
     "item": sequences.draw_item,
