@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from operator import add, ge, gt, le, lt, mul, sub
 from random import Random
 
 import pytest
@@ -95,7 +97,7 @@ def _oracle(problem: Problem) -> str:
     raise AssertionError(problem.family)
 
 
-@pytest.mark.parametrize("family", [name for name in OWN_FAMILIES if name not in (*CODE, "numword")])
+@pytest.mark.parametrize("family", [name for name in OWN_FAMILIES if name not in (*CODE, "numword", "symbols")])
 def test_answers_and_steps_are_right(family: str) -> None:
     for problem in generate(family, "train", 300, 6):
         assert problem.answer == _oracle(problem), problem
@@ -103,6 +105,23 @@ def test_answers_and_steps_are_right(family: str) -> None:
             for equation in problem.worked.split(", "):
                 left, right = equation.split(" = ")
                 assert eval(left) == int(right), problem
+
+
+def test_conditions_in_symbols_mean_what_the_words_say() -> None:
+    steps: dict[str, Callable[[int, int], int]] = {"plus": add, "minus": sub, "times": mul}
+    relations: dict[str, Callable[[int, int], bool]] = {"above": gt, "below": lt, "at least": ge, "at most": le}
+    seen = set()
+    for problem in generate("symbols", "train", 400, 9):
+        words = re.fullmatch(r"Write in symbols: x (\w+) (\d+), (\w+) (\d+), is ([a-z ]+) (\d+)\.", problem.question)
+        assert words is not None
+        first, one, second, other, relation, limit = words.groups()
+        seen.add((first, second, relation))
+        for x in range(-60, 120):
+            value = steps[second](steps[first](x, int(one)), int(other))
+            assert eval(problem.answer, {"x": x}) == relations[relation](value, int(limit)), (problem, x)
+            assert problem.steps.split(", ")[1] == re.split(" [<>]", problem.answer)[0]
+            assert [eval(step, {"x": x}) for step in problem.steps.split(", ")] == [steps[first](x, int(one)), value]
+    assert len(seen) == 3 * 3 * 4
 
 
 @pytest.mark.parametrize("family", CODE)
