@@ -28,7 +28,7 @@ from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
 from sapience.training.metrics import MetricsLog
 
-TURNS = ("harmless", "harmful", "harmless", "harmless", "unanswerable", "harmless")
+TURNS = (*("harmless", "harmless", "harmful"), *("harmless", "harmless", "unanswerable") * 2)
 """Which kind of everyday wish is asked after which."""
 
 
@@ -91,8 +91,8 @@ def asked(
     """The prompts of an iteration: problems, and a share of everyday wishes.
 
     A share that is no whole number of wishes is asked in full over the iterations, a wish more in some than in others.
-    Wishes take turns, however many there are of each kind: four of six are to be answered, one refused, one admitted
-    not to be known. Where one kind of answer is right most of the time, a model learns to give it always.
+    Wishes take turns, however many there are of each kind: six of nine are to be answered, two admitted not to be
+    known, one refused. Where one kind of answer is right most of the time, a model learns to give it always.
     """
     share = Fraction(str(everyday)) * count
     kinds: dict[str, list[Prompt]] = {}

@@ -83,8 +83,8 @@ def test_an_iteration_asks_its_share_of_wishes_whatever_was_asked_before() -> No
     first = prompts(4)
     assert [p.problem is None for p in first] == [False] * 7 + [True] * 3
     assert all(p.messages[-1].role == "user" for p in first)
-    many = [p for iteration in range(20) for p in prompts(iteration) if p.problem is None]
-    assert Counter(right_kind(p.category) for p in many) == {"harmful": 10, "harmless": 40, "unanswerable": 10}
+    many = [p for iteration in range(18) for p in prompts(iteration) if p.problem is None]
+    assert Counter(right_kind(p.category) for p in many) == {"harmful": 6, "harmless": 36, "unanswerable": 12}
     prompts(2)
     assert prompts(4) == first != prompts(5) and asked(pool, 10, 0.3, wishes, 6)(4) != first
     assert all(p.problem is not None for p in asked(pool, 10, 0.0, wishes, 5)(0))
@@ -93,11 +93,11 @@ def test_an_iteration_asks_its_share_of_wishes_whatever_was_asked_before() -> No
 def test_a_share_below_one_wish_an_iteration_is_asked_over_the_iterations() -> None:
     pool = ProblemPool(ProblemSetSection(families={"maxn": 1}), 30, 0)
     wishes = [wish_prompt(said) for said in asked_conversations(Recipe())]
-    for count, everyday, wanted in ((4, 0.1, 24), (5, 0.3, 90), (100, 0.29, 1740)):
+    for count, everyday, wanted in ((4, 0.1, 36), (5, 0.3, 135), (100, 0.29, 2610)):
         prompts = asked(pool, count, everyday, wishes, 5)
-        made = [prompts(iteration) for iteration in range(60)]
+        made = [prompts(iteration) for iteration in range(90)]
         assert {len(iteration) for iteration in made} == {count}
         kinds = Counter(right_kind(p.category) for iteration in made for p in iteration if p.problem is None)
-        assert kinds == {"harmless": wanted * 2 // 3, "harmful": wanted // 6, "unanswerable": wanted // 6}
+        assert kinds == {"harmless": wanted * 6 // 9, "harmful": wanted // 9, "unanswerable": wanted * 2 // 9}
         assert len({sum(p.problem is None for p in iteration) for iteration in made}) == 1 + (count < 100)
         assert prompts(7) == made[7]
