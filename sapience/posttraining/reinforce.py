@@ -28,7 +28,11 @@ from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
 from sapience.training.metrics import MetricsLog
 
-TURNS = (*("harmless", "harmless", "harmful"), *("harmless", "harmless", "unanswerable") * 2)
+TURNS = (
+    "harmless", "harmless", "harmful",
+    "harmless", "harmless", "unanswerable",
+    "harmless", "harmless", "unanswerable",
+)  # fmt: skip
 """Which kind of everyday wish is asked after which."""
 
 
@@ -91,8 +95,8 @@ def asked(
     """The prompts of an iteration: problems, and a share of everyday wishes.
 
     A share that is no whole number of wishes is asked in full over the iterations, a wish more in some than in others.
-    Wishes take turns, however many there are of each kind: six of nine are to be answered, two admitted not to be
-    known, one refused. Where one kind of answer is right most of the time, a model learns to give it always.
+    Wishes take turns by `TURNS`, however many there are of each kind: where one kind of answer is right most of the
+    time, a model learns to give it always.
     """
     share = Fraction(str(everyday)) * count
     kinds: dict[str, list[Prompt]] = {}

@@ -100,8 +100,7 @@ _RELATIONS = {"above": ">", "below": "<", "at least": ">=", "at most": "<="}
 
 
 def draw_condition(rng: Random) -> Problem:
-    """Two steps from x and a comparison, said in words, to be written in symbols; more than a million questions. Worked: the
-    first step, then both.
+    """A condition on x in words, to be written in symbols; more than a million questions. Worked: the first step, then both.
 
     `x plus 12, times 4, is above 40` is `(x + 12) * 4 > 40`: parentheses where the order of the words needs them.
     """

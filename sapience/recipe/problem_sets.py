@@ -19,8 +19,10 @@ class ProblemFileSection(Section):
 
 
 class ProblemSetSection(Section):
-    """Problems with answers that rules can check. Stages learn from their training split
-    alone; the validations of GRPO ask the validation split."""
+    """Problems with answers that rules can check.
+
+    Stages learn from the training split alone; the validations of GRPO ask the validation split.
+    """
 
     families: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Generated families and their shares of the prompts."""
