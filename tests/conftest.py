@@ -7,9 +7,12 @@ anywhere else they go on searching.
 """
 
 import os
+import signal
 
 from hypothesis import settings
 
+# A shell's background job ignores Ctrl-C, and so would all that these tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):

@@ -289,11 +289,7 @@ def test_an_interrupted_run_says_how_to_go_on(number: signal.Signals, here: Path
     write_texts(here / "texts", documents=40)
     recipe = write_recipe(here / "good.yaml", here / "texts", stages=["corpus", "tokenizer", "pretrain"])
     # A shell's background job ignores Ctrl-C, and its children with it: the tests may be such a job.
-    process = start(
-        ["run", str(recipe), "pretrain.steps=100000"],
-        here,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start(["run", str(recipe), "pretrain.steps=100000"], here)
     metrics = here / "runs" / "tiny" / "pretrain" / "metrics.jsonl"
     while process.poll() is None and not metrics.is_file():
         time.sleep(0.02)
