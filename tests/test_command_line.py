@@ -288,7 +288,6 @@ def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(kilobytes: in
 def test_an_interrupted_run_says_how_to_go_on(number: signal.Signals, here: Path) -> None:
     write_texts(here / "texts", documents=40)
     recipe = write_recipe(here / "good.yaml", here / "texts", stages=["corpus", "tokenizer", "pretrain"])
-    # A shell's background job ignores Ctrl-C, and its children with it: the tests may be such a job.
     process = start(["run", str(recipe), "pretrain.steps=100000"], here)
     metrics = here / "runs" / "tiny" / "pretrain" / "metrics.jsonl"
     while process.poll() is None and not metrics.is_file():
