@@ -66,6 +66,7 @@ def journey_recipe(texts: Path, **changes: Any) -> dict[str, Any]:
         "pretrain": {
             "steps": 40,
             "length": 96,
+            "curriculum": [{"until": 0.4, "mixture": {"code": 3.0}}],
             "batch": {"rows": 4, "start_rows": 2, "ramp": 0.2, "micro_rows": 2},
             "schedule": {"peak": 0.01},
             "log_every": 2,

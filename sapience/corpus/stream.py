@@ -2,13 +2,13 @@
 
 Any number of ranks, any restart draws the same rows. Each domain is an endless sequence of rows (its documents permuted
 anew every epoch, packed block by block); blocks of rows are dealt to the domains by weight, so that any prefix of the
-stream has nearly exact shares. Nothing here has state but caches.
+stream has nearly exact shares. The weights may change at given rows. Nothing here has state but caches.
 """
 
 import hashlib
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -96,8 +96,16 @@ class DomainRows:
 class TokenStream:
     """The mixture."""
 
-    def __init__(self, shards: Mapping[str, TokenShard], weights: Mapping[str, float], length: int, seed: int) -> None:
-        """`weights` are relative shares of the rows, `length` the context in tokens (rows have one more).
+    def __init__(
+        self,
+        shards: Mapping[str, TokenShard],
+        weights: Mapping[str, float],
+        length: int,
+        seed: int,
+        drawn: Mapping[str, int] | None = None,
+    ) -> None:
+        """`weights` are relative shares of the rows, `length` the context in tokens (rows have one more); `drawn` are rows
+        of each domain that went before, after which its own go on.
 
         Raises UserError for a domain that has no shard or no text.
         """
@@ -109,6 +117,7 @@ class TokenStream:
         self.length, self.seed = length, seed
         self.names = sorted(weights)
         self.domains = [DomainRows(name, shards[name], length, seed) for name in self.names]
+        self.before = [(drawn or {}).get(name, 0) for name in self.names]
         shares = np.array([weights[name] for name in self.names], dtype=np.float64)
         self.edges = np.cumsum(shares / shares.sum())
         self.edges[-1] = 1.0
@@ -120,20 +129,60 @@ class TokenStream:
         documents = np.full((count, self.length + 1), -1, dtype=np.int32)
         for index in range(count):
             domain, number = self.locate(start + index)
-            self.domains[domain].fill(number, tokens[index], documents[index])
+            self.domains[domain].fill(self.before[domain] + number, tokens[index], documents[index])
         return Rows(tokens, documents)
+
+    def drawn(self, rows: int) -> dict[str, int]:
+        """Rows of each domain among the first `rows`, those that went before the stream included."""
+        block, place = divmod(rows, self.block)
+        counts = self._dealt(block) + np.bincount(self._domains(block)[:place], minlength=len(self.names))
+        return {name: before + int(count) for name, before, count in zip(self.names, self.before, counts, strict=True)}
 
     def locate(self, row: int) -> tuple[int, int]:
         """Domain of a row of the stream, and its number among that domain's rows."""
         block, place = divmod(row, self.block)
-        before = self._dealt(block)
-        counts = self._dealt(block + 1) - before
-        dealt = np.random.default_rng([self.seed, 1, block]).permutation(np.repeat(np.arange(len(counts)), counts))
+        dealt = self._domains(block)
         domain = int(dealt[place])
-        return domain, int(before[domain] + np.count_nonzero(dealt[:place] == domain))
+        return domain, int(self._dealt(block)[domain] + np.count_nonzero(dealt[:place] == domain))
+
+    def _domains(self, block: int) -> NDArray[np.int64]:
+        """The domain of every row of a block."""
+        counts = self._dealt(block + 1) - self._dealt(block)
+        return np.random.default_rng([self.seed, 1, block]).permutation(np.repeat(np.arange(len(counts)), counts))
 
     def _dealt(self, blocks: int) -> NDArray[np.int64]:
         """Rows that each domain has received in so many whole blocks."""
         ends = np.floor(self.edges * (self.block * blocks) + 0.5).astype(np.int64)
         dealt: NDArray[np.int64] = np.diff(ends, prepend=0)
         return dealt
+
+
+class ChangingStream:
+    """A stream whose mixture changes at given rows. Every domain goes on where it was, so that no text comes again sooner
+    than it would under one mixture; a change that is never reached changes nothing before it."""
+
+    def __init__(
+        self,
+        shards: Mapping[str, TokenShard],
+        stretches: Sequence[tuple[int, Mapping[str, float]]],
+        length: int,
+        seed: int,
+    ) -> None:
+        """`stretches` are (first row, weights), the first at row 0, in order. Raises UserError as `TokenStream` does."""
+        self.starts = [start for start, _ in stretches]
+        self.streams: list[TokenStream] = []
+        drawn: dict[str, int] = {}
+        for place, (start, weights) in enumerate(stretches):
+            if place:
+                drawn = drawn | self.streams[-1].drawn(start - self.starts[place - 1])
+            self.streams.append(TokenStream(shards, weights, length, seed, drawn))
+
+    def rows(self, start: int, count: int) -> Rows:
+        """Rows `start` to `start + count` of the stream."""
+        parts = []
+        ends = [*self.starts[1:], start + count]
+        for begin, end, stream in zip(self.starts, ends, self.streams, strict=True):
+            low, high = max(start, begin), min(start + count, end)
+            if low < high:
+                parts.append(stream.rows(low - begin, high - low))
+        return Rows(np.concatenate([part.tokens for part in parts]), np.concatenate([part.documents for part in parts]))

@@ -30,8 +30,9 @@ from sapience.training.metrics import MetricsLog
 
 TURNS = (
     "harmless", "harmless", "harmful",
-    "harmless", "harmless", "unanswerable",
-    "harmless", "harmless", "unanswerable",
+    "harmless", "unanswerable",
+    "harmless", "harmful",
+    "harmless", "unanswerable",
 )  # fmt: skip
 """Which kind of everyday wish is asked after which."""
 

@@ -1,10 +1,11 @@
 """Which token shards a stage trains on, and in what proportion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sapience.corpus.shards import TokenShard
 from sapience.recipe import Recipe
+from sapience.training.schedule import StepPlan
 
 
 def open_shards(tokenizer_folder: Path) -> dict[str, TokenShard]:
@@ -22,3 +23,18 @@ def mixture(recipe: Recipe, shards: Mapping[str, TokenShard]) -> dict[str, float
     weights = dict(recipe.pretrain.mixture) or recipe.corpus.weights()
     absent = recipe.corpus.optional_domains() - set(shards)
     return {name: weight for name, weight in weights.items() if name not in absent}
+
+
+def stretches(
+    recipe: Recipe, shards: Mapping[str, TokenShard], plan: Sequence[StepPlan]
+) -> list[tuple[int, dict[str, float]]]:
+    """First row and weights of every stretch of pre-training: the curriculum's, then the mixture itself."""
+    rows = plan[-1].first_row + plan[-1].rows
+    steady = mixture(recipe, shards)
+    absent = recipe.corpus.optional_domains() - set(shards)
+    found, begin = [], 0
+    for stretch in recipe.pretrain.curriculum:
+        changed = {name: weight for name, weight in stretch.mixture.items() if name not in absent}
+        found.append((begin, steady | changed))
+        begin = round(stretch.until * rows)
+    return [*found, (begin, steady)]

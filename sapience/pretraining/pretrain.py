@@ -5,7 +5,7 @@ from typing import Any
 
 from sapience.corpus.documents import Document
 from sapience.corpus.shards import TokenShard
-from sapience.corpus.stream import TokenStream
+from sapience.corpus.stream import ChangingStream
 from sapience.corpus.tokenizer import Tokenizer
 from sapience.evaluation.bits_per_byte import bits_per_byte, xz_bits_per_byte
 from sapience.evaluation.held_out import held_out_domains, held_out_sample
@@ -14,7 +14,7 @@ from sapience.inference.generate import generate
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
-from sapience.pretraining.mixture import mixture, open_shards
+from sapience.pretraining.mixture import open_shards, stretches
 from sapience.pretraining.rows import StreamRows
 from sapience.recipe import Recipe, UserError
 from sapience.run import StageContext, resolve_model
@@ -36,7 +36,8 @@ def run(context: StageContext) -> dict[str, Any]:
     recipe, section, folder = context.recipe, context.recipe.pretrain, context.folder
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
     shards = open_shards(context.inputs["tokenizer"])
-    stream = TokenStream(shards, mixture(recipe, shards), section.length, recipe.seed)
+    plan = plan_steps(section.steps, section.batch, section.schedule, section.balance, section.prediction)
+    stream = ChangingStream(shards, stretches(recipe, shards, plan), section.length, recipe.seed)
     model = start_model(recipe, tokenizer).to(choose_device(section.device))
     log = MetricsLog(folder)
     objective = NextTokens(section.prediction.weight, section.balance.alpha)
@@ -46,7 +47,7 @@ def run(context: StageContext) -> dict[str, Any]:
         objective=objective,
         optimizer=OptimizerSet(model, section.optimizer),
         source=StreamRows(stream, section.batch.micro_rows, section.isolate_documents),
-        plan=plan_steps(section.steps, section.batch, section.schedule, section.balance, section.prediction),
+        plan=plan,
         saving=Saving(folder / "checkpoints", section.checkpoint_every, section.keep_checkpoints),
         log=log,
         log_every=section.log_every,

@@ -2,14 +2,14 @@
 
 import torch
 
-from sapience.corpus.stream import Rows, TokenStream, chain
+from sapience.corpus.stream import ChangingStream, Rows, TokenStream, chain
 from sapience.model.batch import Microbatch, from_rows
 
 
 class StreamRows:
     """Rows of a token stream, cut into micro-batches of at most `micro_rows`."""
 
-    def __init__(self, stream: TokenStream, micro_rows: int, isolate: bool = False) -> None:
+    def __init__(self, stream: TokenStream | ChangingStream, micro_rows: int, isolate: bool = False) -> None:
         self.stream = stream
         self.micro_rows = micro_rows
         self.isolate = isolate

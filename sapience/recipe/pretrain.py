@@ -1,8 +1,8 @@
 """Pre-training: how long, on what mixture, with which optimizer (report, section 4.2)."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sapience.recipe.optimization import (
     BalanceSection,
@@ -12,6 +12,15 @@ from sapience.recipe.optimization import (
     ScheduleSection,
 )
 from sapience.recipe.section import Section
+
+
+class CurriculumSection(Section):
+    """A stretch at the beginning of pre-training with a mixture of its own."""
+
+    until: float = Field(gt=0, lt=1)
+    """Share of the tokens after which the next stretch, or the mixture itself, takes over."""
+    mixture: dict[str, PositiveFloat] = Field(min_length=1)
+    """Weight by domain in place of the mixture's; domains not named keep theirs."""
 
 
 class PretrainSection(Section):
@@ -28,6 +37,10 @@ class PretrainSection(Section):
     the context, it forms the ability to copy sooner."""
     mixture: dict[str, PositiveFloat] = Field(default_factory=dict)
     """Share of the training rows by domain of the corpus; empty means the corpus section's own weights."""
+    curriculum: list[CurriculumSection] = Field(default_factory=list)
+    """Other mixtures for the beginning, in order. What an ability has to form from early (the drills of the demo, from
+    which copying comes) is worth most in the first stretch; what should be remembered best belongs to the end. V3 names
+    no change of its mixture."""
     batch: BatchSection = BatchSection()
     schedule: ScheduleSection = ScheduleSection()
     optimizer: OptimizerSection = OptimizerSection()
@@ -49,3 +62,10 @@ class PretrainSection(Section):
     """Held-out bytes per domain of the measurement at the end."""
     sample_prompts: list[str] = Field(default_factory=lambda: ["The ", "def ", "import "])
     """Beginnings that the model continues at those moments."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        ends = [stretch.until for stretch in self.curriculum]
+        if ends != sorted(set(ends)):
+            raise ValueError(f"the stretches of the curriculum end at {ends}: each must end after the one before")
+        return self

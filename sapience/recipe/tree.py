@@ -68,10 +68,11 @@ class Recipe(Section):
                 f"extend.scaling_factor {self.extend.scaling_factor:g} is below the last phase's factor {factors[-1]}: "
                 f"YaRN must reach the longest context; set it to {factors[-1]} or more (V3: 40 for 32)"
             )
-        unknown = sorted(set(self.pretrain.mixture) - set(self.corpus.domains()))
+        named = set(self.pretrain.mixture).union(*(stretch.mixture for stretch in self.pretrain.curriculum))
+        unknown = sorted(named - set(self.corpus.domains()))
         if unknown and "corpus" in self.stages:
             raise ValueError(
-                f"pretrain.mixture names domains that no source of the corpus has: {', '.join(unknown)}; "
+                f"pretrain's mixture names domains that no source of the corpus has: {', '.join(unknown)}; "
                 f"the corpus has {', '.join(sorted(self.corpus.domains()))}"
             )
         return self

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sapience.corpus.packing import pack
 from sapience.corpus.shards import TokenShard, write_shard
-from sapience.corpus.stream import PAD_ID, TokenStream, chain
+from sapience.corpus.stream import PAD_ID, ChangingStream, TokenStream, chain
 from sapience.recipe import UserError
 
 
@@ -117,6 +117,43 @@ def test_unknown_and_empty_domains_are_named(tmp_path: Path, shards: dict[str, T
         TokenStream({"hollow": make_shard(tmp_path, "hollow", [])}, {"hollow": 1}, 16, 0)
     with pytest.raises(UserError):
         TokenStream(shards, {}, 16, 0)
+
+
+STRETCHES = [(0, {"a": 0.2, "b": 0.7, "c": 0.1}), (333, {"a": 0.8, "c": 0.2}), (700, WEIGHTS)]
+
+
+def test_a_mixture_that_changes_draws_the_same_rows_whatever_they_are_asked_by(shards: dict[str, TokenShard]) -> None:
+    whole = ChangingStream(shards, STRETCHES, 16, 3).rows(0, 1000)
+    again = ChangingStream(shards, STRETCHES, 16, 3)
+    for start, count in ((690, 20), (5, 7), (332, 2), (333, 1), (300, 500), (0, 3), (999, 1)):
+        part = again.rows(start, count)
+        assert (part.tokens == whole.tokens[start : start + count]).all()
+        assert (part.documents == whole.documents[start : start + count]).all()
+
+
+def test_a_change_of_the_mixture_changes_nothing_before_it(shards: dict[str, TokenShard]) -> None:
+    plain = TokenStream(shards, STRETCHES[0][1], 16, 3).rows(0, 333)
+    assert (ChangingStream(shards, STRETCHES, 16, 3).rows(0, 333).tokens == plain.tokens).all()
+    assert (ChangingStream(shards, [(0, WEIGHTS)], 16, 3).rows(7, 90).tokens == TokenStream(
+        shards, WEIGHTS, 16, 3
+    ).rows(7, 90).tokens).all()  # fmt: skip
+
+
+def test_domains_go_on_where_they_were_when_the_mixture_changes(shards: dict[str, TokenShard]) -> None:
+    rows = [tuple(row) for row in ChangingStream(shards, STRETCHES, 16, 3).rows(0, 1000).tokens.tolist()]
+    found = 0
+    for name in WEIGHTS:
+        # A domain's rows stand in the stream in the order that they have alone, none left out, none twice.
+        alone = [
+            tuple(row) for row in TokenStream({name: shards[name]}, {name: 1}, 16, 3).rows(0, 1000).tokens.tolist()
+        ]
+        place = 0
+        for row in rows:
+            place += row == alone[place]
+        expected = sum(weights.get(name, 0) * n for (_, weights), n in zip(STRETCHES, (333, 367, 300), strict=True))
+        assert abs(place - expected) < 0.2 * expected
+        found += place
+    assert found == len(rows)
 
 
 @pytest.mark.parametrize(("vocabulary", "width"), [(65536, 2), (65537, 4)])
