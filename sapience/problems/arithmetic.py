@@ -100,7 +100,7 @@ _RELATIONS = {"above": ">", "below": "<", "at least": ">=", "at most": "<="}
 
 
 def draw_condition(rng: Random) -> Problem:
-    """A condition on x in words, to be written in symbols; more than a million questions. Worked: the first step, then both.
+    """A condition on x in words, to be written in symbols; more than a million questions. A translation has no steps.
 
     `x plus 12, times 4, is above 40` is `(x + 12) * 4 > 40`: parentheses where the order of the words needs them.
     """
@@ -111,4 +111,4 @@ def draw_condition(rng: Random) -> Problem:
     grouped = f"({inner})" if second == "times" and first != "times" else inner
     both = f"{grouped} {_OPERATIONS[second]} {other}"
     question = f"Write in symbols: x {first} {one}, {second} {other}, is {relation} {limit}."
-    return _problem("symbols", question, f"{both} {_RELATIONS[relation]} {limit}", f"{inner}, {both}")
+    return _problem("symbols", question, f"{both} {_RELATIONS[relation]} {limit}")

@@ -119,8 +119,7 @@ def test_conditions_in_symbols_mean_what_the_words_say() -> None:
         for x in range(-60, 120):
             value = steps[second](steps[first](x, int(one)), int(other))
             assert eval(problem.answer, {"x": x}) == relations[relation](value, int(limit)), (problem, x)
-            assert problem.steps.split(", ")[1] == re.split(" [<>]", problem.answer)[0]
-            assert [eval(step, {"x": x}) for step in problem.steps.split(", ")] == [steps[first](x, int(one)), value]
+        assert not problem.steps
     assert len(seen) == 3 * 3 * 4
 
 
