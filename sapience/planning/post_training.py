@@ -28,7 +28,7 @@ def post_training_seconds(recipe: Recipe, stages: Set[str], rate: float) -> floa
     if "specialise" in stages:
         for expert in recipe.specialise.experts.values():
             sets = len(expert.problems.families) + len(expert.problems.files)
-            samples = 2 * sets * recipe.specialise.demonstrations
+            samples = (1 + recipe.specialise.reasoned) * sets * recipe.specialise.demonstrations
             seconds += _supervised(recipe, recipe.specialise.supervised, samples, rate)
             seconds += _policy(recipe, recipe.specialise.policy, rate)
     problems = recipe.specialise.all_problems()

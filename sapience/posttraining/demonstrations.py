@@ -27,6 +27,13 @@ def expert_demonstrations(problems: Sequence[Problem], worked: float, system: st
     return plain + [_sample(problem, demonstration(problem, worked=True), system) for problem in problems]
 
 
+def practised(samples: Sequence[Sample], reasoned: int) -> list[Sample]:
+    """An epoch: every sample once, those behind a system prompt `reasoned` times, in rounds, so that copies do not end up
+    side by side."""
+    behind = [sample for sample in samples if sample.messages[0].role == "system"]
+    return [*samples, *(sample for _ in range(reasoned - 1) for sample in behind)]
+
+
 def _sample(problem: Problem, answer: str, system: str) -> Sample:
     before = (Message("system", system),) if system else ()
     messages = (*before, Message("user", problem.question), Message("assistant", answer))

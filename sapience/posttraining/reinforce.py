@@ -28,12 +28,7 @@ from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
 from sapience.training.metrics import MetricsLog
 
-TURNS = (
-    "harmless", "harmless", "harmful",
-    "harmless", "unanswerable",
-    "harmless", "harmful",
-    "harmless", "unanswerable",
-)  # fmt: skip
+TURNS = ("harmless", "harmful", "harmless", "unanswerable")
 """Which kind of everyday wish is asked after which."""
 
 

@@ -15,7 +15,7 @@ from sapience.corpus.chat import ChatFormat
 from sapience.corpus.tokenizer import Tokenizer
 from sapience.model.huggingface import load_model
 from sapience.posttraining.chat_model import beginning, is_model, save_chat_model
-from sapience.posttraining.demonstrations import expert_demonstrations
+from sapience.posttraining.demonstrations import expert_demonstrations, practised
 from sapience.posttraining.grpo import GroupPolicyTraining, first_and_last
 from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.rollouts import Prompt
@@ -61,7 +61,8 @@ def _supervise(context: StageContext, name: str, expert: ExpertSection, base: Pa
     write_samples(context.folder / f"demonstrations-{name}.jsonl", samples)
     tokenizer = Tokenizer.load(base)
     model = load_model(base).to(choose_device(section.supervised.device))
-    fine_tune(model, tokenizer, samples, section.supervised, seed, folder, context.progress, f"{name} expert: SFT")
+    shown = practised(samples, section.reasoned)
+    fine_tune(model, tokenizer, shown, section.supervised, seed, folder, context.progress, f"{name} expert: SFT")
     save_chat_model(model, tokenizer, folder / "model")
 
 

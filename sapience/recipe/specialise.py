@@ -38,9 +38,12 @@ class SpecialiseSection(Section):
     no model of the run wrote."""
     worked: float = Field(default=0.5, ge=0, le=1)
     """Share of the demonstrations that show their steps, where the problem has steps."""
+    reasoned: PositiveInt = 1
+    """How often an epoch shows each demonstration behind the system prompt, for once that it shows it as it is: an expert is
+    there to reason."""
     system_prompt: str = "Think step by step, check, then answer."
-    """Said to an expert when it is to reason. It is fine-tuned on every demonstration twice: as it is, and behind this
-    prompt with its steps. V3's prompt, which asks for reflection and verification, is not published."""
+    """Said to an expert when it is to reason. It is fine-tuned on every demonstration as it is, and behind this prompt with
+    its steps. V3's prompt, which asks for reflection and verification, is not published."""
     supervised: SupervisedSection = SupervisedSection()
     policy: PolicySection = PolicySection()
 

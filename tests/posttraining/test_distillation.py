@@ -1,5 +1,6 @@
 """What is kept of drawn answers: right ones that came to an end, the shortest, the problem set's own first."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tiny_models import tiny_config
 from sapience.corpus.chat import Message
 from sapience.model.transformer import Transformer
 from sapience.posttraining import distill as stage
-from sapience.posttraining.demonstrations import expert_demonstrations, plain_demonstration
+from sapience.posttraining.demonstrations import expert_demonstrations, plain_demonstration, practised
 from sapience.posttraining.distillation import Drawn, ReasoningKind, distilled, read_draws, write_draws
 from sapience.problems.families import generate
 from sapience.problems.problem import Problem
@@ -76,6 +77,14 @@ def test_experts_are_shown_every_problem_plain_and_behind_the_prompt_with_its_st
         == [plain_demonstration(p, 0.5, 7) for p in problems]
         != [plain_demonstration(p, 0.5, 8) for p in problems]
     )
+
+
+def test_an_epoch_shows_reasoning_as_often_as_asked_and_everything_else_once() -> None:
+    samples = expert_demonstrations(generate("maxn", "train", 7, 1), 0.5, SYSTEM, 7)
+    assert practised(samples, 1) == samples
+    shown = practised(samples, 3)
+    assert Counter(map(id, shown)) == Counter(map(id, samples)) + Counter(map(id, samples[7:] * 2))
+    assert shown[14:21] == shown[21:] == samples[7:], "copies stand in rounds"
 
 
 class Programs:
