@@ -28,7 +28,12 @@ from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
 from sapience.training.metrics import MetricsLog
 
-TURNS = ("harmless", "harmful", "harmless", "unanswerable")
+TURNS = (
+    "harmless", "harmless", "harmful",
+    "harmless", "unanswerable",
+    "harmless", "harmful",
+    "harmless", "unanswerable",
+)  # fmt: skip
 """Which kind of everyday wish is asked after which."""
 
 
