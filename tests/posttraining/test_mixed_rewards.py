@@ -84,7 +84,7 @@ def test_an_iteration_asks_its_share_of_wishes_whatever_was_asked_before() -> No
     assert [p.problem is None for p in first] == [False] * 7 + [True] * 3
     assert all(p.messages[-1].role == "user" for p in first)
     many = [p for iteration in range(18) for p in prompts(iteration) if p.problem is None]
-    assert Counter(right_kind(p.category) for p in many) == {"harmful": 6, "harmless": 36, "unanswerable": 12}
+    assert Counter(right_kind(p.category) for p in many) == {"harmful": 12, "harmless": 30, "unanswerable": 12}
     prompts(2)
     assert prompts(4) == first != prompts(5) and asked(pool, 10, 0.3, wishes, 6)(4) != first
     assert all(p.problem is not None for p in asked(pool, 10, 0.0, wishes, 5)(0))
@@ -98,6 +98,6 @@ def test_a_share_below_one_wish_an_iteration_is_asked_over_the_iterations() -> N
         made = [prompts(iteration) for iteration in range(90)]
         assert {len(iteration) for iteration in made} == {count}
         kinds = Counter(right_kind(p.category) for iteration in made for p in iteration if p.problem is None)
-        assert kinds == {"harmless": wanted * 6 // 9, "harmful": wanted // 9, "unanswerable": wanted * 2 // 9}
+        assert kinds == {"harmless": wanted * 5 // 9, "harmful": wanted * 2 // 9, "unanswerable": wanted * 2 // 9}
         assert len({sum(p.problem is None for p in iteration) for iteration in made}) == 1 + (count < 100)
         assert prompts(7) == made[7]
