@@ -105,6 +105,7 @@ STAGES = (
         takes=("finetune", "reward"),
         sections=("reinforce", "distill.generated", "distill.topics", "reward.wishes", _EXPERTS, "rewards"),
         begins=("finetune",),
+        version=2,
     ),
     Stage(
         "evaluate",

@@ -20,9 +20,7 @@ def mixture(recipe: Recipe, shards: Mapping[str, TokenShard]) -> dict[str, float
     A domain all of whose sources are optional and were not to be had on this machine is left out; any other domain
     without a shard stays, so that the token stream refuses it.
     """
-    weights = dict(recipe.pretrain.mixture) or recipe.corpus.weights()
-    absent = recipe.corpus.optional_domains() - set(shards)
-    return {name: weight for name, weight in weights.items() if name not in absent}
+    return _available(dict(recipe.pretrain.mixture) or recipe.corpus.weights(), recipe, shards)
 
 
 def stretches(
@@ -31,10 +29,14 @@ def stretches(
     """First row and weights of every stretch of pre-training: the curriculum's, then the mixture itself."""
     rows = plan[-1].first_row + plan[-1].rows
     steady = mixture(recipe, shards)
-    absent = recipe.corpus.optional_domains() - set(shards)
     found, begin = [], 0
     for stretch in recipe.pretrain.curriculum:
-        changed = {name: weight for name, weight in stretch.mixture.items() if name not in absent}
-        found.append((begin, steady | changed))
+        found.append((begin, steady | _available(stretch.mixture, recipe, shards)))
         begin = round(stretch.until * rows)
     return [*found, (begin, steady)]
+
+
+def _available(weights: Mapping[str, float], recipe: Recipe, shards: Mapping[str, TokenShard]) -> dict[str, float]:
+    """Without the optional domains that were not to be had on this machine."""
+    absent = recipe.corpus.optional_domains() - set(shards)
+    return {name: weight for name, weight in weights.items() if name not in absent}
