@@ -1,6 +1,6 @@
 """The gate: which experts a token goes to, with what weight, and how their load is kept even.
 
-DeepSeek-V3 report, section 2.1.2. Balance comes from a bias per expert that enters the choice but never the weight; the
+DeepSeek-V3 report, section 2.1.2; with `scoring_func: softmax` the gate of DeepSeek-V2 (its report, section 2.2). Balance comes from a bias per expert that enters the choice but never the weight; the
 training loop nudges it once per step by the sign of each expert's excess load. A small sequence-wise loss guards against
 imbalance inside one sequence. Pure functions here; the module holds the parameters only.
 """
@@ -29,13 +29,14 @@ class Routing:
 def choose_experts(affinities_TE: Tensor, bias_E: Tensor, config: ModelSection) -> Tensor:
     """The K experts with the best biased affinity, out of the best `topk_group` groups; [T, K].
 
-    A group's score is the sum of its two best biased affinities; experts outside the chosen groups are masked with -inf
-    (masking with zero, as some implementations do, lets them win where biased affinities are negative).
+    A group's score is the sum of its two best biased affinities, or its best one under DeepSeek-V2's softmax gate; experts
+    outside the chosen groups are masked with -inf (masking with zero, as some implementations do, lets them win where
+    biased affinities are negative).
     """
     biased = affinities_TE + bias_E
     if config.n_group > 1:
         grouped_TGe = biased.unflatten(-1, (config.n_group, -1))
-        scores_TG = grouped_TGe.topk(2, dim=-1).values.sum(-1)
+        scores_TG = grouped_TGe.topk(2 if config.balanced_by_bias else 1, dim=-1).values.sum(-1)
         kept = scores_TG.topk(config.topk_group, dim=-1, sorted=False).indices
         open_TG = torch.zeros_like(scores_TG, dtype=torch.bool).scatter_(-1, kept, True)
         biased = grouped_TGe.masked_fill(~open_TG.unsqueeze(-1), float("-inf")).flatten(-2)
@@ -85,8 +86,13 @@ def max_violation(loads_E: Tensor) -> float:
     return float((loads_E.max() - mean) / mean) if mean > 0 else 0.0
 
 
+def affinities_of(logits_TE: Tensor, config: ModelSection) -> Tensor:
+    """A token's affinity to every expert: sigmoid (eq. 15), or DeepSeek-V2's softmax over the experts."""
+    return logits_TE.sigmoid() if config.scoring_func == "sigmoid" else logits_TE.softmax(-1)
+
+
 class Gate(nn.Module):
-    """Affinities in float32, whatever the model's type."""
+    """Affinities in float32, whatever the model's type. A softmax gate's bias stays zero."""
 
     bias_E: Tensor
 
@@ -99,6 +105,6 @@ class Gate(nn.Module):
     def forward(self, x_TD: Tensor) -> Routing:
         """Route T tokens. The bias takes part in the choice only and has no gradient."""
         wide = torch.promote_types(x_TD.dtype, torch.float32)
-        affinities = functional.linear(x_TD.to(wide), self.weight_ED.to(wide)).sigmoid()
+        affinities = affinities_of(functional.linear(x_TD.to(wide), self.weight_ED.to(wide)), self.config)
         experts = choose_experts(affinities.detach(), self.bias_E.to(wide), self.config)
         return Routing(expert_weights(affinities, experts, self.config), experts, affinities)

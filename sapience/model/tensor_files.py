@@ -1,13 +1,30 @@
-"""Writing safetensors so that a full disk is told as what it is, and so that a file that has its name is on the disk."""
+"""Reading and writing safetensors: one file, or a folder whose tensors lie in several shards.
 
+Writing tells a full disk as what it is, and a file that has its name is on the disk. Reading keeps at most some megabytes
+of a file mapped, names what is missing or damaged, and never needs a shard as a whole.
+"""
+
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from sapience.recipe.errors import UserError
+
+INDEX = "model.safetensors.index.json"
+_MAPPED = 64 << 20
+"""Bytes read from a file before it is opened anew: pages of a mapped file count as the process's memory."""
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+}  # fmt: skip
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -25,3 +42,75 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
         raise OSError(number, os.strerror(number), str(path)) from None
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+class TensorFolder:
+    """The tensors of a model folder by name. Raises UserError where a file is missing or damaged, naming it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.place: dict[str, Path] = {}
+        self._open: tuple[Path, Any] | None = None
+        self._mapped = 0
+        files = self._files()
+        for path in files:
+            for name in _opened(path).keys():  # noqa: SIM118
+                if name in self.place:
+                    raise UserError(
+                        f"{folder} holds the tensor {name} twice, in {self.place[name].name} and {path.name}"
+                    )
+                self.place[name] = path
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        return tuple(self._handle(name).get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of a tensor. Raises UserError for one that is no weight's."""
+        stored = self._handle(name).get_slice(name).get_dtype()
+        if stored not in _DTYPES:
+            known = "float32, bfloat16, float16 and FP8 blocks"
+            raise UserError(
+                f"{self.folder}: tensor {name} is {stored}; sapience reads {known}: convert the weights first"
+            )
+        return _DTYPES[stored]
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, on the CPU."""
+        tensor: Tensor = self._handle(name).get_tensor(name)
+        self._mapped += tensor.nbytes
+        return tensor
+
+    def _files(self) -> list[Path]:
+        index = self.folder / INDEX
+        if not index.is_file():
+            files = sorted(self.folder.glob("model*.safetensors"))
+            if not files:
+                raise UserError(f"{self.folder} has a config.json but no model*.safetensors: the weights are missing")
+            return files
+        try:
+            promised: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            shards = sorted(set(promised.values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index} is damaged ({error!r}): copy it again") from None
+        for shard in shards:
+            if not (self.folder / shard).is_file():
+                names = [name for name, file in promised.items() if file == shard]
+                raise UserError(
+                    f"{self.folder} lacks the shard {shard} with {len(names)} tensors ({names[0]}, …): copy it again"
+                )
+        return [self.folder / shard for shard in shards]
+
+    def _handle(self, name: str) -> Any:
+        path = self.place[name]
+        if self._open is None or self._open[0] != path or self._mapped > _MAPPED:
+            self._open = None
+            self._open, self._mapped = (path, _opened(path)), 0
+        return self._open[1]
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): copy it again") from None

@@ -73,8 +73,9 @@ class ModelSection(Section):
     """Factor on the routed experts' weights; 2.5 in the released V3."""
     norm_topk_prob: bool = True
     """Renormalise the chosen experts' affinities to sum one (eq. 13)."""
-    scoring_func: Literal["sigmoid"] = "sigmoid"
-    """Affinity of a token to an expert (eq. 15)."""
+    scoring_func: Literal["sigmoid", "softmax"] = "sigmoid"
+    """Affinity of a token to an expert (eq. 15). `softmax` is DeepSeek-V2's gate: no balancing bias (only the balance loss
+    keeps its experts even), and a group is scored by its best expert alone."""
     rope_theta: PositiveFloat = 10000.0
     """Base of the rotary frequencies."""
     rope_scaling: RopeScaling | None = None
@@ -98,8 +99,13 @@ class ModelSection(Section):
             )
         if self.topk_group > self.n_group:
             raise ValueError(f"topk_group {self.topk_group} exceeds n_group {self.n_group}: lower topk_group")
-        if self.n_group > 1 and self.n_routed_experts // self.n_group < 2:
+        if self.balanced_by_bias and self.n_group > 1 and self.n_routed_experts // self.n_group < 2:
             raise ValueError(f"n_group {self.n_group} leaves groups of one expert: a group is scored by its two best")
+        if not self.balanced_by_bias and self.norm_topk_prob:
+            raise ValueError(
+                "norm_topk_prob true goes with scoring_func sigmoid only: DeepSeek-V2 does not renormalise softmax "
+                "affinities, and loaders of its checkpoints disagree on what it would mean; set norm_topk_prob to false"
+            )
         reachable = self.topk_group * self.n_routed_experts // self.n_group
         if self.num_experts_per_tok > reachable:
             raise ValueError(
@@ -120,6 +126,11 @@ class ModelSection(Section):
     def qk_head_dim(self) -> int:
         """Per head, query-key width with its rotary part."""
         return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def balanced_by_bias(self) -> bool:
+        """Whether the gate has a bias per expert that enters the choice (DeepSeek-V3), or none (DeepSeek-V2)."""
+        return self.scoring_func == "sigmoid"
 
     @property
     def moe_layers(self) -> int:

@@ -211,8 +211,8 @@ class Training:
 
 @torch.no_grad()
 def update_biases(model: Transformer, sums: Sums, gamma: float) -> None:
-    """Nudge every gate's bias once, by the loads of the whole step."""
-    if gamma:
+    """Nudge every gate's bias once, by the loads of the whole step; a softmax gate has none."""
+    if gamma and model.config.balanced_by_bias:
         for block, loads_E in zip(model.gates(), sums.loads_LE, strict=True):
             block.gate.bias_E.copy_(updated_bias(block.gate.bias_E, loads_E.to(block.gate.bias_E.device), gamma))
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import tiny_config, tiny_model
 
-from sapience.model.huggingface import exported_tensors, load_config, load_model, save_model
+from sapience.model.config_json import load_config
+from sapience.model.huggingface import exported_tensors, load_model, save_model
 from sapience.recipe import UserError
 
 WEIGHTS = "model.safetensors"
@@ -43,7 +44,7 @@ def test_a_round_trip_is_bit_for_bit(changes: dict[str, Any], tmp_path: Path) ->
 def test_names_and_shapes_are_the_releases() -> None:
     """The published listing (facts of DeepSeek-V3's checkpoint), with this model's sizes."""
     config = tiny_config()
-    tensors = {name: list(tensor.shape) for name, tensor in exported_tensors(tiny_model(config))}
+    tensors = {name: list(tensor.shape) for name, tensor in exported_tensors(tiny_model(config)).items()}
     block = {
         "input_layernorm.weight": [32],
         "post_attention_layernorm.weight": [32],
@@ -77,7 +78,7 @@ def test_names_and_shapes_are_the_releases() -> None:
 
 def test_the_prediction_layer_carries_copies_of_embedding_and_head() -> None:
     model = tiny_model()
-    tensors = dict(exported_tensors(model))
+    tensors = exported_tensors(model)
     assert torch.equal(tensors["model.layers.3.embed_tokens.weight"], model.embedding.weight)
     assert torch.equal(tensors["model.layers.3.shared_head.head.weight"], model.head.weight)
 
@@ -157,11 +158,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         ("rope_scaling", "linear", "yarn"),
     ),
     "another scoring function": (change_config(scoring_func="softmax"), ("scoring_func",)),
-    "blocks of FP8": (
+    "FP8 without its scales": (
         change_tensors(
             lambda t: t.update({"model.layers.0.mlp.up_proj.weight": torch.zeros(48, 32).to(torch.float8_e4m3fn)})
         ),
-        ("model.layers.0.mlp.up_proj.weight", "float8_e4m3fn"),
+        ("model.layers.0.mlp.up_proj.weight", "FP8", "weight_scale_inv"),
     ),
 }
 
