@@ -6,8 +6,9 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +31,21 @@ app = typer.Typer(
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
 app.add_typer(recipe_app, name="recipe")
 
+
+class Stored(StrEnum):
+    """Types that weights are written in."""
+
+    STORED = "stored"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+    def torch(self) -> Any:
+        """The torch type; None for what is stored."""
+        import torch
+
+        return None if self is Stored.STORED else getattr(torch, self.value)
+
+
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/demo.yaml.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
@@ -44,6 +60,7 @@ ModelName = Annotated[
         show_default=False,
     ),
 ]
+ShardSize = Annotated[float, typer.Option(help="Largest file in GB.", min=0.001)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -302,6 +319,68 @@ def review(
         print(json.dumps(progress_record(folder, url or section.url, section.votes)))
     else:
         serve(folder, queue_address(folder, url or section.url), port, not no_browser, section.votes)
+
+
+@app.command(
+    epilog="""Examples:
+
+    sapience export demo model
+
+    sapience export demo@pretrain base --dtype bfloat16
+
+    sapience export ~/model fp8 --fp8 --shard-gb 4
+
+    Loads in transformers, vLLM and SGLang. A run's model gets a model card with its data and their licences. Needs the
+    memory of the largest tensor; interrupted, the same command goes on."""
+)
+def export(
+    model: ModelName,
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist yet.", show_default=False)],
+    form: Annotated[Literal["huggingface"], typer.Option("--format", help="Layout of the files.")] = "huggingface",
+    fp8: Annotated[
+        bool, typer.Option("--fp8", help="Projections in DeepSeek-V3's FP8 blocks, the rest bfloat16.")
+    ] = False,
+    dtype: Annotated[Stored, typer.Option(help="Type of the weights; `stored` changes none.")] = Stored.STORED,
+    shard_gb: ShardSize = 5.0,
+) -> None:
+    """Write a model as a folder that others load: safetensors with an index, tokenizer, model card."""
+    from sapience.run import resolve_model
+
+    if fp8 and dtype is not Stored.STORED:
+        raise UserError("--fp8 decides the types itself: leave --dtype out")
+    source = resolve_model(model)
+    from sapience.evaluation.model_card import model_card
+    from sapience.model.conversion import Conversion, convert_folder
+
+    wanted = Conversion(dtype.torch(), fp8, int(shard_gb * 1e9))
+    screen = Screen()
+    screen.converted(folder, convert_folder(source, folder, wanted, screen.progress, model_card(source, folder.name)))
+
+
+@app.command(
+    "import",
+    epilog="""Examples:
+
+    sapience import ~/DeepSeek-V3 v3
+
+    sapience import ~/Moonlight-16B-A3B moonlight --dtype float32
+
+    Takes the family of DeepSeek-V3: V3, R1, V3.1, V2, V2-Lite, Moonlight, FP8 blocks or not, prediction modules included.
+    Training takes the folder from there: sapience run recipes/extend-own-model.yaml extend.model=v3 tokenizer.path=v3""",
+)
+def import_(
+    source: Annotated[Path, typer.Argument(help="A Hugging Face folder.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist yet.", show_default=False)],
+    dtype: Annotated[
+        Stored, typer.Option(help="Type of the weights; `stored` keeps it, and makes bfloat16 of FP8 blocks.")
+    ] = Stored.STORED,
+    shard_gb: ShardSize = 5.0,
+) -> None:
+    """Check a checkpoint tensor by tensor and write it as training takes it, FP8 blocks multiplied out."""
+    from sapience.model.conversion import imported
+
+    screen = Screen()
+    screen.converted(folder, imported(source, folder, dtype.torch(), int(shard_gb * 1e9), screen.progress))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from rich.text import Text
 from sapience.evaluation.sample_choice import StageOverview
 from sapience.evaluation.sample_layouts import ReadSample
 from sapience.evaluation.sample_reader import sample_files
+from sapience.evaluation.wording import size
 from sapience.recipe import load_recipe
 from sapience.run import ProgressTask
 from sapience.serving.printable import printable
@@ -151,6 +152,13 @@ class Screen:
             figures = _plain_figures(manifest.figures) if manifest else ""
             table.add_row(state.name, state.state, f"{manifest.seconds:.0f}" if manifest else "", figures)
         self.output.print(table)
+
+    def converted(self, folder: Path, done: Any) -> None:
+        """What was written, what was left out, and what to type next."""
+        for note in done.notes:
+            self.say(note)
+        self.say(f"{folder}: {done.tensors:,} tensors in {done.files} files, {size(done.bytes)}")
+        self.say(f'Next: sapience generate {folder} "The "')
 
     def doctor(self, rows: Sequence[Any]) -> None:
         """`sapience doctor` for people."""

@@ -54,7 +54,7 @@ def tiny_model(
         else:
             scale = 0.7 if "embedding" in name else deviation
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-    for block in model.gates():
+    for block in model.gates() if model.config.balanced_by_bias else ():
         block.gate.bias_E.copy_(0.2 * torch.rand(block.gate.bias_E.shape, generator=generator))
     return model
 

@@ -113,9 +113,8 @@ def is_quantized(folder: Path) -> bool:
     found = read_json(folder / CONFIG).get("quantization_config")
     if not found:
         return False
-    if not isinstance(found, dict) or any(
-        found.get(key) != QUANTIZATION[key] for key in ("quant_method", "weight_block_size")
-    ):
+    known = {key: QUANTIZATION[key] for key in ("quant_method", "weight_block_size")}
+    if not isinstance(found, dict) or not known.items() <= found.items():
         raise UserError(
             f"{folder}/config.json has a quantization_config that sapience does not know ({found}): it reads fp8 in blocks of "
             "128 x 128, as DeepSeek-V3's release has it; convert the weights to bfloat16 first"

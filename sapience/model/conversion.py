@@ -1,6 +1,6 @@
 """From one Hugging Face folder to another: other types, FP8 blocks, other shards; checked, and without the model in memory.
 
-Goes tensor by tensor and needs the memory of one shard. Every tensor that `config.json` promises must be there in its
+Goes tensor by tensor, and needs the memory of the largest one. Every tensor that `config.json` promises must be there in its
 shape before anything is written. Interrupted, it goes on after the last whole shard. What came from FP8 and goes to FP8
 keeps its bytes. The tokenizer's files and the like are copied as they are.
 """
@@ -29,11 +29,12 @@ from sapience.run import ProgressFactory, write_atomically
 
 COPIED = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json",
-    "tokenizer.model", "tiktoken.model", "LICENSE", "LICENSE.txt", "NOTICE",
+    "tokenizer.model", "tiktoken.model", "LICENSE", "LICENSE.txt", "NOTICE", "reward_head.safetensors",
 )  # fmt: skip
 CARD = "README.md"
 UNFINISHED = ".unfinished.json"
 """In a folder that is being written: what it is made from and how, so that only the same conversion goes on in it."""
+MEGABYTE = 10**6
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -83,8 +84,8 @@ def convert_folder(
     size = sum(piece.bytes for piece in pieces)
     finished = _prepare(target, _signature(files, source, wanted), set(shards))
     _check_disk(target, size - sum(p.bytes for name in finished for p in shards[name]))
-    with progress(f"writing {target.name}", size) as bar:
-        write_shards(target, shards, finished, bar.advance)
+    with progress(f"writing {target.name} (MB)", size // MEGABYTE) as bar:
+        write_shards(target, shards, finished, lambda written: bar.advance(written / MEGABYTE))
     for name in COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
@@ -101,6 +102,15 @@ def convert_folder(
     return Converted(sum(len(piece.entries) for piece in pieces), size, len(shards), notes)
 
 
+def imported(
+    source: Path, target: Path, dtype: torch.dtype | None, shard_bytes: int, progress: ProgressFactory
+) -> Converted:
+    """`convert_folder` for training: FP8 blocks multiplied out, in bfloat16 unless told otherwise."""
+    if dtype is None and is_quantized(source):
+        dtype = torch.bfloat16
+    return convert_folder(source, target, Conversion(dtype, shard_bytes=shard_bytes), progress)
+
+
 def _piece(
     files: TensorFolder, name: str, place: str, shape: tuple[int, ...], fp8: bool, dtype: torch.dtype | None
 ) -> Piece:
@@ -110,12 +120,12 @@ def _piece(
     entries = stored_as(name, shape, plain, fp8)
     if len(entries) == 2:
         return Piece(entries, partial(_blocks, files, place, stored))
-    return Piece(entries, lambda: (read_weight(files, place, entries[0].dtype).clone(),))
+    return Piece(entries, lambda: (read_weight(files, place, entries[0].dtype),))
 
 
 def _blocks(files: TensorFolder, name: str, stored: torch.dtype) -> tuple[Tensor, Tensor]:
     if stored == torch.float8_e4m3fn:
-        return files.read(name).clone(), files.read(name + SCALE).to(torch.float32, copy=True)
+        return files.read(name), files.read(name + SCALE).to(torch.float32)
     try:
         return quantize_blocks(files.read(name))
     except ValueError as error:

@@ -1,8 +1,9 @@
 """The gate: which experts a token goes to, with what weight, and how their load is kept even.
 
-DeepSeek-V3 report, section 2.1.2; with `scoring_func: softmax` the gate of DeepSeek-V2 (its report, section 2.2). Balance comes from a bias per expert that enters the choice but never the weight; the
-training loop nudges it once per step by the sign of each expert's excess load. A small sequence-wise loss guards against
-imbalance inside one sequence. Pure functions here; the module holds the parameters only.
+DeepSeek-V3 report, section 2.1.2; with `scoring_func: softmax` the gate of DeepSeek-V2 (its report, section 2.2). Balance
+comes from a bias per expert that enters the choice but never the weight; the training loop nudges it once per step by the
+sign of each expert's excess load. A small sequence-wise loss guards against imbalance inside one sequence. Pure functions
+here; the module holds the parameters only.
 """
 
 from dataclasses import dataclass

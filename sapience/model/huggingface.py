@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sapience.model.config_json import CONFIG, config_json, load_config
-from sapience.model.release_layout import SCALE, Entry, is_block_matrix, release_copies, release_views
+from sapience.model.config_json import CONFIG, config_json, is_quantized, load_config
+from sapience.model.release_layout import SCALE, is_block_matrix, release_copies, release_views
 from sapience.model.shards import SHARD_BYTES, Piece, planned_shards, write_shards
-from sapience.model.tensor_files import TensorFolder
+from sapience.model.tensor_files import Entry, TensorFolder
 from sapience.model.transformer import Transformer
 from sapience.ops.fp8_blocks import dequantize_blocks, scale_shape
 from sapience.recipe.errors import UserError
@@ -27,7 +27,7 @@ def save_model(
     """Write the weights, generation_config.json and config.json (last, so that a torn folder is no model)."""
     folder.mkdir(parents=True, exist_ok=True)
     pieces = [
-        Piece((Entry(name, tuple(tensor.shape), tensor.dtype),), partial(_alone, tensor))
+        Piece((Entry(name, tuple(tensor.shape), tensor.dtype),), partial(tuple, [tensor]))
         for name, tensor in exported_tensors(model).items()
     ]
     write_shards(folder, planned_shards(pieces, shard_bytes))
@@ -35,11 +35,6 @@ def save_model(
     write_atomically(folder / "generation_config.json", json.dumps(special, indent=1))
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     write_atomically(folder / CONFIG, json.dumps(config_json(model.config, special, dtype), indent=1))
-
-
-def _alone(tensor: Tensor) -> tuple[Tensor]:
-    """With memory of its own: safetensors takes no two views of one."""
-    return (tensor.detach().cpu().clone(),)
 
 
 def exported_tensors(model: Transformer) -> dict[str, Tensor]:
@@ -54,6 +49,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Transformer:
     Raises UserError that names the tensor where one is missing or has another shape, or the file where it is damaged.
     """
     config = load_config(folder)
+    is_quantized(folder)
     files = TensorFolder(folder)
     with torch.device("meta"):
         model = Transformer(config)

@@ -6,12 +6,12 @@ on the meta device tells names and shapes without memory.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sapience.model.tensor_files import Entry
 from sapience.model.transformer import PredictionModule, Transformer
 from sapience.ops.fp8_blocks import scale_shape
 from sapience.recipe.model import ModelSection
@@ -23,20 +23,6 @@ _ATTENTION = {
     "q_proj": "q_proj", "q_down": "q_a_proj", "q_norm": "q_a_layernorm", "q_up": "q_b_proj",
     "kv_down": "kv_a_proj_with_mqa", "kv_norm": "kv_a_layernorm", "kv_up": "kv_b_proj", "out": "o_proj",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A tensor in a file."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def bytes(self) -> int:
-        """Size of its data."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
 def release_views(model: Transformer) -> Iterator[tuple[str, Tensor]]:
@@ -78,7 +64,8 @@ def release_shapes(config: ModelSection) -> dict[str, tuple[int, ...]]:
 def is_block_matrix(name: str) -> bool:
     """Whether the release keeps a tensor in FP8 blocks: the projections of attention, feed-forward layers and experts; not
     embedding, head, gate, norms and the joining matrix of a prediction module (report, section 3.3)."""
-    return name.endswith("_proj.weight") and ".eh_proj." not in name or name.endswith("kv_a_proj_with_mqa.weight")
+    projection = name.endswith(("_proj.weight", "kv_a_proj_with_mqa.weight"))
+    return projection and not name.endswith("eh_proj.weight")
 
 
 def release_entries(config: ModelSection, dtype: torch.dtype, fp8: bool) -> Iterator[Entry]:

@@ -1,14 +1,13 @@
-"""Writing a model's tensors as shards with an index, one shard in memory at a time."""
+"""Writing a model's tensors as shards with an index, one tensor in memory at a time."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from sapience.model.release_layout import Entry
-from sapience.model.tensor_files import INDEX, write_tensors
+from sapience.model.tensor_files import INDEX, Entry, stream_tensors
 from sapience.run import write_atomically
 
 SHARD_BYTES = 5 * 10**9
@@ -45,7 +44,10 @@ def planned_shards(pieces: Iterable[Piece], shard_bytes: int) -> dict[str, list[
 
 
 def write_shards(
-    folder: Path, shards: dict[str, list[Piece]], finished: set[str] | None = None, advance: Callable[[int], None] = id
+    folder: Path,
+    shards: dict[str, list[Piece]],
+    finished: set[str] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Write the files of `planned_shards` and their index; those named in `finished` are there already.
 
@@ -56,15 +58,10 @@ def write_shards(
         if name in (finished or ()):
             advance(sum(piece.bytes for piece in pieces))
             continue
-        tensors: dict[str, Tensor] = {}
-        for piece in pieces:
-            for entry, tensor in zip(piece.entries, piece.make(), strict=True):
-                assert tensor.dtype == entry.dtype and tuple(tensor.shape) == entry.shape, entry
-                tensors[entry.name] = tensor
-            advance(piece.bytes)
         temporary = folder / f".{name}.partial"
+        entries = [entry for piece in pieces for entry in piece.entries]
         try:
-            write_tensors(temporary, tensors, {"format": "pt"})
+            stream_tensors(temporary, entries, _tensors(pieces, advance))
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
@@ -76,3 +73,9 @@ def write_shards(
         size = sum(piece.bytes for pieces in shards.values() for piece in pieces)
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
         write_atomically(folder / INDEX, json.dumps(index, indent=1))
+
+
+def _tensors(pieces: Sequence[Piece], advance: Callable[[int], None]) -> Iterator[Tensor]:
+    for piece in pieces:
+        yield from piece.make()
+        advance(piece.bytes)

@@ -1,13 +1,15 @@
 """Reading and writing safetensors: one file, or a folder whose tensors lie in several shards.
 
-Writing tells a full disk as what it is, and a file that has its name is on the disk. Reading keeps at most some megabytes
-of a file mapped, names what is missing or damaged, and never needs a shard as a whole.
+Writing tells a full disk as what it is, and a file that has its name is on the disk. What is read or made tensor by tensor
+needs the memory of the largest one: of a file that is read some megabytes are mapped, of one that is written nothing is
+kept. Names what is missing or damaged.
 """
 
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,21 @@ _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
 }  # fmt: skip
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in a file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Size of its data."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -40,6 +57,40 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
             raise
         number = int(found[1])
         raise OSError(number, os.strerror(number), str(path)) from None
+    _settle(path)
+
+
+def stream_tensors(path: Path, entries: Sequence[Entry], tensors: Iterable[Tensor]) -> None:
+    """Write and flush a safetensors file whose tensors come one after another, in the order of `entries`.
+
+    The format (a length, a JSON header, the data) is written here because the library takes only all tensors of a file at
+    once. Raises OSError where the disk is full or the file cannot be written.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for entry in entries:
+        header[entry.name] = {
+            "dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [end, end + entry.bytes],
+        }  # fmt: skip
+        end += entry.bytes
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    try:
+        with open(path, "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for entry, tensor in zip(entries, tensors, strict=True):
+                assert tensor.dtype == entry.dtype and tuple(tensor.shape) == entry.shape, entry
+                file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    _settle(path)
+
+
+def _settle(path: Path) -> None:
+    """As readable as other files (safetensors leaves it to its owner alone), and on the disk."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 

@@ -20,12 +20,13 @@ from sapience.recipe.model import ModelSection
 
 
 def chosen_by_loop(affinities: list[float], bias: list[float], config: ModelSection) -> set[int]:
-    """Groups by the sum of their two best biased affinities, then experts by their biased affinity."""
+    """Groups by the sum of their two best biased affinities (V2: by their best), then experts by theirs."""
     biased = [s + b for s, b in zip(affinities, bias, strict=True)]
     size = config.n_routed_experts // config.n_group
     groups = [list(range(g * size, (g + 1) * size)) for g in range(config.n_group)]
     if config.n_group > 1:
-        groups.sort(key=lambda members: -sum(sorted((biased[i] for i in members), reverse=True)[:2]))
+        best = 2 if config.scoring_func == "sigmoid" else 1
+        groups.sort(key=lambda members: -sum(sorted((biased[i] for i in members), reverse=True)[:best]))
     reachable = [i for members in groups[: config.topk_group] for i in members]
     return set(sorted(reachable, key=lambda i: -biased[i])[: config.num_experts_per_tok])
 
@@ -34,10 +35,18 @@ SHAPES = [(8, 1, 1, 2), (8, 4, 2, 3), (8, 2, 1, 4), (12, 3, 2, 6), (16, 8, 4, 8)
 
 
 @settings(max_examples=60, deadline=None)
-@given(shape=st.sampled_from(SHAPES), seed=st.integers(0, 10**6), spread=st.sampled_from([0.0, 0.1, 2.0]))
-def test_the_choice_is_the_loops(shape: tuple[int, int, int, int], seed: int, spread: float) -> None:
+@given(
+    shape=st.sampled_from(SHAPES),
+    seed=st.integers(0, 10**6),
+    spread=st.sampled_from([0.0, 0.1, 2.0]),
+    scoring=st.sampled_from(["sigmoid", "softmax"]),
+)
+def test_the_choice_is_the_loops(shape: tuple[int, int, int, int], seed: int, spread: float, scoring: str) -> None:
     experts, groups, kept, choices = shape
-    config = tiny_config(n_routed_experts=experts, n_group=groups, topk_group=kept, num_experts_per_tok=choices)
+    config = tiny_config(
+        n_routed_experts=experts, n_group=groups, topk_group=kept, num_experts_per_tok=choices,
+        scoring_func=scoring, norm_topk_prob=scoring == "sigmoid",
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     affinities = torch.rand(5, experts, generator=generator, dtype=torch.float64)
     bias = spread * torch.randn(experts, generator=generator, dtype=torch.float64)
