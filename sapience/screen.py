@@ -23,7 +23,8 @@ from rich.text import Text
 from sapience.evaluation.sample_choice import StageOverview
 from sapience.evaluation.sample_layouts import ReadSample
 from sapience.evaluation.sample_reader import sample_files
-from sapience.evaluation.wording import size
+from sapience.evaluation.wording import amount, size
+from sapience.planning.plan import Plan
 from sapience.recipe import load_recipe
 from sapience.run import ProgressTask
 from sapience.serving.printable import printable
@@ -152,6 +153,39 @@ class Screen:
             figures = _plain_figures(manifest.figures) if manifest else ""
             table.add_row(state.name, state.state, f"{manifest.seconds:.0f}" if manifest else "", figures)
         self.output.print(table)
+
+    def plan(self, plan: Plan) -> None:
+        """`sapience plan` for people."""
+        record = plan.record()
+        parameters, work = record["parameters"], record["flops_per_token"]
+        parts = Table("part", "main model", "prediction modules", title=f"Parameters of {record['recipe']}")
+        for name in dict.fromkeys([*parameters["main_parts"], *parameters["mtp_parts"]]):
+            shown = [f"{parameters[kind].get(name, 0):,}" for kind in ("main_parts", "mtp_parts")]
+            parts.add_row(name.replace("_", " "), *shown)
+        parts.add_section()
+        parts.add_row("all", f"{parameters['main']:,}", f"{parameters['mtp']:,}")
+        parts.add_row("active for a token", f"{parameters['active']:,}", f"{parameters['mtp_active']:,}")
+        parts.add_row("the same, embedding not counted", f"{parameters['active_without_embedding']:,}", "")
+        self.output.print(parts)
+        each = Table(f"for every token (context of {work['length']:,})", "")
+        each.add_row("forward, main model", f"{work['forward_main'] / 1e9:,.4g} GFLOP")
+        each.add_row("forward, prediction modules", f"{work['forward_mtp'] / 1e9:,.4g} GFLOP")
+        each.add_row("training, forward and backward", f"{work['training'] / 1e9:,.4g} GFLOP")
+        each.add_row("cache of latents and rotary keys (bfloat16)", f"{record['kv_cache_bytes_per_token']:,} bytes")
+        self.output.print(each)
+        if plan.stages:
+            title = "Training, and its memory if one device did it alone (float32)"
+            stages = Table("", *(stage.name for stage in plan.stages), title=title)
+            stages.add_row("steps", *(f"{stage.steps:,}" for stage in plan.stages))
+            stages.add_row("tokens", *(amount(stage.tokens) for stage in plan.stages))
+            stages.add_row("tokens in a row", *(f"{stage.length:,}" for stage in plan.stages))
+            stages.add_row("tokens in a micro-batch", *(f"{stage.micro_batch_tokens:,}" for stage in plan.stages))
+            stages.add_row("floating-point operations", *(f"{stage.operations:.3g}" for stage in plan.stages))
+            stages.add_section()
+            for name in plan.stages[0].memory:
+                what = "in all" if name == "total" else name
+                stages.add_row(what, *(size(stage.memory[name]) for stage in plan.stages))
+            self.output.print(stages)
 
     def converted(self, folder: Path, done: Any) -> None:
         """What was written, what was left out, and what to type next."""

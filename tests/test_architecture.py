@@ -17,7 +17,7 @@ from sapience.journey import STAGES
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "sapience"
 FLOORS = (
-    ("cli", "screen", "__main__"),
+    ("cli", "commands", "screen", "__main__"),
     ("journey", "stages"),
     ("pretraining",),
     ("posttraining",),
@@ -49,7 +49,7 @@ OPTIONAL = {
     "transformers",
     "tensorboard",
 }
-TORCH_FREE = {"recipe", "run", "cli", "screen", "__main__", "journey", "stages", "planning"}
+TORCH_FREE = {"recipe", "run", "cli", "commands", "screen", "__main__", "journey", "stages", "planning"}
 LONGEST = 450
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sapience.planning.machine import Machine
+from sapience.planning.memory import activation_bytes
 from sapience.planning.parameters import count_parameters, training_operations
 from sapience.planning.post_training import post_training_seconds
 from sapience.recipe import Recipe, UserError
@@ -89,14 +90,7 @@ def _post_training_shapes(recipe: Recipe) -> dict[str, tuple[int, int, int]]:
 
 def _training_bytes(recipe: Recipe, rows: int, length: int) -> int:
     """Weights, gradients and two moments (16 bytes a weight), and what a micro-batch keeps for its backward pass."""
-    model = recipe.model
-    layers = model.num_hidden_layers + model.num_nextn_predict_layers
-    attention = model.num_attention_heads * (3 * model.qk_head_dim + 3 * model.v_head_dim)
-    experts = 3 * (model.num_experts_per_tok + model.n_shared_experts) * model.moe_intermediate_size
-    kept = layers * (10 * model.hidden_size + attention + max(experts, 3 * model.intermediate_size))
-    logits = 3 * model.vocab_size * (1 + model.num_nextn_predict_layers)
-    per_token = 4 * (kept + logits)
-    return PROCESS_BYTES + 16 * count_parameters(model).total + rows * length * per_token
+    return PROCESS_BYTES + 16 * count_parameters(recipe.model).total + activation_bytes(recipe.model, rows * length)
 
 
 def check_before(recipe: Recipe, machine: Machine, need: Needs) -> None:

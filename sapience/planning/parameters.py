@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from sapience.recipe.model import ModelSection
 
+CACHE_ITEM = 2
+"""Bytes of a number in the cache: bfloat16."""
+
 
 @dataclass(frozen=True)
 class ParameterCount:
@@ -31,53 +34,98 @@ class ParameterCount:
         return self.main + self.mtp
 
 
-def _attention(model: ModelSection) -> int:
+def _attention(model: ModelSection) -> dict[str, int]:
     heads, rank, width = model.num_attention_heads, model.kv_lora_rank, model.hidden_size
+    norms = rank
     if model.q_lora_rank is None:
         query = width * heads * model.qk_head_dim
     else:
-        query = model.q_lora_rank * (width + 1 + heads * model.qk_head_dim)
-    latent = width * (rank + model.qk_rope_head_dim) + rank
+        query = model.q_lora_rank * (width + heads * model.qk_head_dim)
+        norms += model.q_lora_rank
+    latent = width * (rank + model.qk_rope_head_dim)
     raised = rank * heads * (model.qk_nope_head_dim + model.v_head_dim)
-    return query + latent + raised + heads * model.v_head_dim * width
+    return {"attention": query + latent + raised + heads * model.v_head_dim * width, "norms": norms}
 
 
-def _expert_layer(model: ModelSection, experts: int) -> int:
-    """A layer of which `experts` routed experts are counted; the gate is always there whole."""
+def _layer(model: ModelSection, dense: bool) -> dict[str, int]:
+    """Weights of a layer by part."""
+    parts = _attention(model)
+    parts["norms"] += 2 * model.hidden_size
+    if dense:
+        return parts | {"dense_feed_forward": 3 * model.hidden_size * model.intermediate_size}
+    expert = 3 * model.hidden_size * model.moe_intermediate_size
+    return parts | {
+        "gates": model.n_routed_experts * model.hidden_size,
+        "routed_experts": model.n_routed_experts * expert,
+        "shared_experts": model.n_shared_experts * expert,
+    }
+
+
+def _sum(*counted: tuple[int, dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for times, parts in counted:
+        for name, count in parts.items():
+            total[name] = total.get(name, 0) + times * count
+    return {name: count for name, count in total.items() if count}
+
+
+def main_parts(model: ModelSection) -> dict[str, int]:
+    """Weights of the main model by part (report, section 2.1)."""
+    table = model.vocab_size * model.hidden_size
+    tables = {"embedding": table} if model.tie_word_embeddings else {"embedding": table, "head": table}
+    dense = model.first_k_dense_replace
+    return _sum(
+        (1, tables),
+        (dense, _layer(model, dense=True)),
+        (model.num_hidden_layers - dense, _layer(model, dense=False)),
+        (1, {"norms": model.hidden_size}),
+    )
+
+
+def prediction_parts(model: ModelSection) -> dict[str, int]:
+    """Weights of the prediction modules by part (report, section 2.2); embedding and head are the main model's."""
     width = model.hidden_size
-    expert = 3 * width * model.moe_intermediate_size
-    gate = model.n_routed_experts * width
-    return _attention(model) + 2 * width + gate + (experts + model.n_shared_experts) * expert
+    depth = model.num_nextn_predict_layers
+    return _sum((depth, _layer(model, dense=False)), (depth, {"joins": 2 * width * width, "norms": 3 * width}))
+
+
+def _active(model: ModelSection, parts: dict[str, int]) -> int:
+    """Weights that one token meets: of the routed experts the chosen ones."""
+    idle = parts.get("routed_experts", 0) // model.n_routed_experts
+    return sum(parts.values()) - (model.n_routed_experts - model.num_experts_per_tok) * idle
 
 
 def count_parameters(model: ModelSection) -> ParameterCount:
-    """Weights of the main model and of the prediction modules (report, sections 2.1 and 2.2)."""
-    width = model.hidden_size
-    dense = _attention(model) + 2 * width + 3 * width * model.intermediate_size
-    expert_layers = model.num_hidden_layers - model.first_k_dense_replace
-    table = model.vocab_size * width
-    tables = table if model.tie_word_embeddings else 2 * table
-
-    def main(experts: int) -> int:
-        layers = model.first_k_dense_replace * dense + expert_layers * _expert_layer(model, experts)
-        return tables + layers + width
-
-    def prediction(experts: int) -> int:
-        return model.num_nextn_predict_layers * (_expert_layer(model, experts) + 2 * width * width + 3 * width)
-
-    every, chosen = model.n_routed_experts, model.num_experts_per_tok
-    return ParameterCount(main(every), main(chosen), prediction(every), prediction(chosen))
+    """Weights of the main model and of the prediction modules. The gates' biases, which no gradient moves, are none."""
+    main, prediction = main_parts(model), prediction_parts(model)
+    return ParameterCount(
+        sum(main.values()), _active(model, main), sum(prediction.values()), _active(model, prediction)
+    )
 
 
-def training_operations(model: ModelSection, length: int) -> float:
-    """Floating-point operations, forward and backward, of one token in a context of `length` tokens.
+def lookups(model: ModelSection) -> int:
+    """Weights of the embedding that take part in no product: none of a tied one, which is the head too."""
+    return 0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size
+
+
+def forward_operations(model: ModelSection, length: int) -> tuple[float, float]:
+    """Floating-point operations of one token in a context of `length` tokens, forward: main model, prediction modules.
 
     The embedding is a lookup and costs nothing; the head is used once by the main model and once per prediction depth.
     """
     count = count_parameters(model)
     table = model.vocab_size * model.hidden_size
-    lookups = 0 if model.tie_word_embeddings else table
-    weights = count.active - lookups + count.mtp_active + model.num_nextn_predict_layers * table
-    layers = model.num_hidden_layers + model.num_nextn_predict_layers
-    attention = layers * length / 2 * model.num_attention_heads * (model.qk_head_dim + model.v_head_dim)
-    return 6.0 * (weights + attention)
+    attention = length / 2 * model.num_attention_heads * (model.qk_head_dim + model.v_head_dim)
+    depth = model.num_nextn_predict_layers
+    main = 2.0 * (count.active - lookups(model) + model.num_hidden_layers * attention)
+    return main, 2.0 * (count.mtp_active + depth * (table + attention))
+
+
+def training_operations(model: ModelSection, length: int) -> float:
+    """Floating-point operations, forward and backward, of one token in a context of `length` tokens."""
+    return 3 * sum(forward_operations(model, length))
+
+
+def cache_bytes(model: ModelSection) -> int:
+    """Bytes that a decoder keeps of one token: latent and rotary key of every layer (70,272 at V3's sizes)."""
+    return CACHE_ITEM * model.num_hidden_layers * (model.kv_lora_rank + model.qk_rope_head_dim)

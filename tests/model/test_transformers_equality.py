@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 from quiet_progress import quiet
-from tiny_models import tiny_config, tiny_model
 from safetensors.torch import load_file
+from tiny_models import tiny_config, tiny_model
 from torch.nn import functional
 
 from sapience.inference.generate import generate

@@ -1,0 +1,1 @@
+"""The commands of `sapience`, by what they are about. Each parses, calls and prints; none has logic of its own."""

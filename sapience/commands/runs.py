@@ -1,0 +1,132 @@
+"""Commands that make a run, or say what one is or would be."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sapience.commands.arguments import AsJson, Overrides, RecipeFile, RunName
+from sapience.screen import Screen
+
+app = typer.Typer()
+recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
+app.add_typer(recipe_app, name="recipe")
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    first: Annotated[str | None, typer.Option("--from", help="First stage to make.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last stage to make.")] = None,
+    directory: Annotated[Path, typer.Option("--runs", help="Where run directories are kept.")] = Path("runs"),
+    force: Annotated[bool, typer.Option("--force", help="Start even where memory or disk look too small.")] = False,
+) -> None:
+    """Make a run, or go on with one: finished stages are skipped, an interrupted one continues where it was."""
+    from sapience.journey import travel
+    from sapience.planning.machine import examine
+    from sapience.planning.needs import check_before, needs_of
+    from sapience.planning.threads import load_or_choose
+    from sapience.recipe import load_recipe
+
+    screen = Screen()
+    loaded = load_recipe(recipe, overrides or [])
+    folder = directory / loaded.name
+    machine = examine(directory)
+    needs = needs_of(loaded, machine.cores)
+    screen.say(needs.sentence())
+    if not force:
+        check_before(loaded, machine, needs)
+    choice = load_or_choose(folder, machine.cores, loaded.parallel.threads)
+    choice.apply()
+    screen.say(choice.sentence())
+    travel(loaded, folder, screen.progress, screen.say, first, last)
+    screen.journey(folder)
+
+
+@app.command()
+def status(run_name: RunName, as_json: AsJson = False) -> None:
+    """Say which stages of a run are made, and with what figures."""
+    from sapience.journey import states
+    from sapience.recipe import load_recipe
+    from sapience.run import resolve_run
+
+    folder = resolve_run(run_name)
+    found = states(load_recipe(folder / "recipe.yaml"), folder)
+    if as_json:
+        stages = {
+            s.name: {
+                "state": s.state,
+                "seconds": s.manifest.seconds if s.manifest else None,
+                "figures": s.manifest.figures if s.manifest else {},
+            }
+            for s in found
+        }
+        print(json.dumps({"run": str(folder), "stages": stages}, ensure_ascii=False))
+        return
+    Screen().states(folder, found)
+
+
+@app.command()
+def report(run_name: RunName) -> None:
+    """Write the run's report again from what is on disk, and say where it is."""
+    from sapience.journey import forget, travel
+    from sapience.recipe import load_recipe
+    from sapience.run import resolve_run
+
+    folder = resolve_run(run_name)
+    screen = Screen()
+    forget(folder, "report")
+    travel(load_recipe(folder / "recipe.yaml"), folder, screen.progress, screen.say, "report", "report")
+    screen.say(f"{folder / 'report' / 'report.html'}")
+
+
+@app.command(
+    epilog="""Examples:
+
+    sapience plan recipes/v3-671b.yaml
+
+    sapience plan recipes/v3-lite-16b.yaml model.n_routed_experts=128 --json"""
+)
+def plan(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Say what a recipe amounts to: parameters, work and cache per token, memory on one device. Trains nothing."""
+    from sapience.planning.plan import plan_recipe
+    from sapience.recipe import load_recipe
+
+    made = plan_recipe(load_recipe(recipe, overrides or []))
+    if as_json:
+        print(json.dumps(made.record(), ensure_ascii=False))
+    else:
+        Screen().plan(made)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine offers, what is missing and how to get it."""
+    from sapience.planning.doctor import doctor_report
+    from sapience.planning.machine import examine
+
+    rows = doctor_report(examine(Path.cwd()))
+    if as_json:
+        print(json.dumps({row.what: {"state": row.state, "remedy": row.remedy} for row in rows}, ensure_ascii=False))
+    else:
+        Screen().doctor(rows)
+
+
+@recipe_app.command("show")
+def recipe_show(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Print a recipe with every default spelled out and the overrides applied."""
+    from sapience.recipe import dump_recipe, load_recipe
+
+    print(dump_recipe(load_recipe(recipe, overrides or [])), end="")
+
+
+@recipe_app.command("explain")
+def recipe_explain(
+    field: Annotated[str, typer.Argument(help="A section or field, such as pretrain or pretrain.steps.")] = "",
+) -> None:
+    """Say what a recipe's fields mean, in which unit, with which default."""
+    from sapience.recipe.explain import explain
+
+    Screen().fields(explain(field))
