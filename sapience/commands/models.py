@@ -25,7 +25,7 @@ def generate(
     from sapience.run import resolve_model
 
     folder = resolve_model(model)
-    from sapience.corpus.tokenizer import Tokenizer
+    from sapience.corpus.tokenizer import TextStream, Tokenizer
     from sapience.inference.generate import generate as draw
     from sapience.model.huggingface import load_model
     from sapience.serving.answering import Settings
@@ -33,13 +33,13 @@ def generate(
 
     settings = Settings(temperature, tokens, seed)
     tokenizer, network = Tokenizer.load(folder), load_model(folder)
-    stream = tokenizer.stream_decoder()
+    stream = TextStream(tokenizer, continued=True)
     if not as_json:
         print(printable(text), end="", flush=True)
 
     def show(_: int, token: int) -> None:
         if not as_json and token != tokenizer.eos_id:
-            print(printable(stream(token)), end="", flush=True)
+            print(printable(stream.push(token)), end="", flush=True)
 
     prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
     stop = {tokenizer.eos_id}
@@ -48,7 +48,7 @@ def generate(
         on_token=show,
     )  # fmt: skip
     if as_json:
-        written = tokenizer.decode([token for token in drawn.tokens if token not in stop])
+        written = tokenizer.decode([token for token in drawn.tokens if token not in stop], continued=True)
         print(json_line({"prompt": text, "text": written, "finished": drawn.finished}))
     else:
         print()

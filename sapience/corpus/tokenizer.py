@@ -1,12 +1,14 @@
 """The tokenizer: byte-level BPE, trained by `rustbpe`, encoded by `tiktoken`, kept as the `tokenizer.json` others load.
 
 All three give the same ids. Special tokens stand first, named as in DeepSeek-V3's release (bos 0, eos 1, pad 2); plain
-text never yields one, even where it spells one. A user's own tokenizer.json is encoded by `tokenizers` itself.
+text never yields one, even where it spells one. A user's own tokenizer.json, of whatever kind, is encoded by `tokenizers`
+itself, unless it is a byte-level BPE by V3's rules, as the released one is.
 """
 
 import codecs
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,23 @@ import tiktoken
 from tokenizers import Tokenizer as JsonTokenizer
 
 from sapience.corpus.pretokenizer import Digits, json_pre_tokenizer, single_pattern
+from sapience.corpus.token_bytes import BYTE_OF, CHARACTER_OF, bytes_of, spelling_of
 from sapience.recipe.errors import UserError
 from sapience.run import write_atomically
 
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 FIM_BEGIN, FIM_HOLE, FIM_END = "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
-SPECIAL = (BOS, EOS, PAD, FIM_BEGIN, FIM_HOLE, FIM_END, USER, ASSISTANT, *(f"<｜reserved▁{n}｜>" for n in range(8)))
-"""Ids 0 to 15. The reserved ones are for what a later stage needs (tool calls)."""
+TOOLS = (
+    "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>",
+    "<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>",
+)  # fmt: skip
+"""What V3.1's chat template writes around function calls and their results."""
+SPECIAL = (BOS, EOS, PAD, FIM_BEGIN, FIM_HOLE, FIM_END, USER, ASSISTANT, *TOOLS, "<|EOT|>")
+"""Ids 0 to 15, named as in the release."""
 FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
+DIGITS: tuple[Digits, ...] = (1, 3)
+BYTES = 256
 
 
 class Tokenizer:
@@ -41,6 +51,8 @@ class Tokenizer:
         bos = roles.get("bos_token", BOS if BOS in added else roles.get("eos_token", BOS))
         self.bos_id = _special(added, bos, "beginning of a text", "bos_token")
         self.pad_id = added.get(roles.get("pad_token", PAD), self.eos_id)
+        self._added = {entry["content"] for entry in document.get("added_tokens", [])}
+        self._spelling = spelling_of(document)
         self._fast = _tiktoken_of(document)
         self._bytes: dict[int, bytes] = {}
 
@@ -86,9 +98,18 @@ class Tokenizer:
         self._json.encode_special_tokens = True
         return [encoding.ids for encoding in self._json.encode_batch(clean, add_special_tokens=False)]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids; special tokens are written out, bytes that are no UTF-8 become U+FFFD."""
-        return b"".join(self.token_bytes(index) for index in ids).decode("utf-8", "replace")
+    def decode(self, ids: Sequence[int], continued: bool = False) -> str:
+        """Text of ids; special tokens are written out, bytes that are no UTF-8 become U+FFFD.
+
+        Some tokenizers put a blank before a text; it is taken off again, unless the ids go on with an earlier text.
+        """
+        text = b"".join(self.token_bytes(index) for index in ids).decode("utf-8", "replace")
+        return text if continued else text.removeprefix(self.blank)
+
+    @cached_property
+    def blank(self) -> str:
+        """The blank that the tokenizer puts before a text; empty for most."""
+        return " " if b"".join(self.token_bytes(index) for index in self.encode("a")).startswith(b" ") else ""
 
     def token_bytes(self, index: int) -> bytes:
         """What one token stands for; a special token for its name. Ids without an entry are empty."""
@@ -96,16 +117,31 @@ class Tokenizer:
             name = self._json.id_to_token(index)
             if name is None:
                 self._bytes[index] = b""
-            elif name in self.special or any(character not in BYTE_OF for character in name):
-                self._bytes[index] = name.encode("utf-8")
             else:
-                self._bytes[index] = bytes(BYTE_OF[character] for character in name)
+                self._bytes[index] = name.encode() if name in self._added else bytes_of(name, self._spelling)
         return self._bytes[index]
 
-    def stream_decoder(self) -> Callable[[int], str]:
-        """A function that takes token after token and gives the text that is complete so far and not given yet."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        return lambda token: decoder.decode(self.token_bytes(token))
+
+class TextStream:
+    """Token after token to the text that is complete so far and was not given yet; all pieces together are `decode`'s."""
+
+    def __init__(self, tokenizer: Tokenizer, continued: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._blank = "" if continued else tokenizer.blank
+
+    def push(self, token: int) -> str:
+        """What is certain now."""
+        return self._cut(self._decoder.decode(self._tokenizer.token_bytes(token)))
+
+    def end(self) -> str:
+        """The rest: bytes of a character that never came to its end."""
+        return self._cut(self._decoder.decode(b"", final=True))
+
+    def _cut(self, text: str) -> str:
+        if text:
+            text, self._blank = text.removeprefix(self._blank), ""
+        return text
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, digits: Digits) -> Tokenizer:
@@ -173,38 +209,49 @@ def _split_of(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes]:
     return parts[0], parts[1]
 
 
-def _byte_characters() -> dict[int, str]:
-    """GPT-2's printable stand-in for every byte."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    table = {value: chr(value) for value in printable}
-    for extra, value in enumerate(value for value in range(256) if value not in table):
-        table[value] = chr(256 + extra)
-    return table
-
-
-CHARACTER_OF = _byte_characters()
-BYTE_OF = {character: value for value, character in CHARACTER_OF.items()}
-
-
 def _characters(token: bytes) -> str:
     return "".join(CHARACTER_OF[value] for value in token)
 
 
 def _tiktoken_of(document: dict[str, Any]) -> tiktoken.Encoding | None:
-    """The fast encoder of a tokenizer.json that this module wrote; None for any other."""
-    for digits in (1, 3):
-        if document.get("pre_tokenizer") == json_pre_tokenizer(digits) and document.get("normalizer") is None:
-            special = {entry["content"]: entry["id"] for entry in document["added_tokens"]}
-            if tuple(special) != SPECIAL:
-                return None
-            ranks = {
-                bytes(BYTE_OF[character] for character in name): index
-                for name, index in document["model"]["vocab"].items()
-                if name not in special
-            }
-            pattern = single_pattern(digits)
-            return tiktoken.Encoding("sapience", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
-    return None
+    """The fast encoder of a byte-level BPE by V3's rules, ours or another; None where it might give other ids.
+
+    tiktoken merges the pair whose union has the lowest id, `tokenizers` the pair that stands first in the list of merges:
+    the same where the tokens of the vocabulary were learned in the order of their ids, each by the merge that is left of
+    it when only earlier ones are used.
+    """
+    model = document.get("model", {})
+    options = (
+        "dropout",
+        "unk_token",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+        "ignore_merges",
+        "byte_fallback",
+    )
+    normalizer = document.get("normalizer") or {}
+    rules = [json_pre_tokenizer(digits) for digits in DIGITS]
+    if (
+        model.get("type") != "BPE"
+        or any(model.get(name) for name in options)
+        or normalizer.get("normalizers", normalizer) not in ([], {})
+        or document.get("pre_tokenizer") not in rules
+    ):
+        return None
+    added = {entry["content"]: entry["id"] for entry in document.get("added_tokens", [])}
+    learned = sorted((index, name) for name, index in model["vocab"].items() if name not in added)
+    if not all(character in BYTE_OF for _, name in learned for character in name):
+        return None
+    ranks = {bytes(BYTE_OF[character] for character in name): index for index, name in learned}
+    longer = [token for token in ranks if len(token) > 1]
+    merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
+    if len(ranks) - len(longer) != BYTES or len(merges) != len(longer):
+        return None
+    for token, parts in zip(longer, merges, strict=True):
+        if [_characters(part) for part in _split_of(token, ranks)] != parts:
+            return None
+    pattern = single_pattern(DIGITS[rules.index(document["pre_tokenizer"])])
+    return tiktoken.Encoding("sapience", pat_str=pattern, mergeable_ranks=ranks, special_tokens=added)
 
 
 def _roles(file: Path) -> dict[str, str]:

@@ -125,7 +125,7 @@ def observe(context: StageContext, model: Transformer, tokenizer: Tokenizer, log
     length = min(SAMPLE_TOKENS, section.length)
     written = generate(model, prompts, length, temperature=0.7, stop_ids={tokenizer.eos_id}, seed=context.recipe.seed)
     for prompt, completion in zip(section.sample_prompts, written, strict=True):
-        text = tokenizer.decode([t for t in completion.tokens if t != tokenizer.eos_id])
+        text = tokenizer.decode([t for t in completion.tokens if t != tokenizer.eos_id], continued=True)
         log.write("samples", {"step": step, "prompt": prompt, "text": text})
 
 

@@ -4,14 +4,13 @@ What is given out piece by piece is exactly the text that the whole answer decod
 record would hold. An answer depends on the conversation, the settings and the seed alone: asked again, it is the same.
 """
 
-import codecs
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sapience.corpus.chat import ChatFormat, has_chat_template
-from sapience.corpus.tokenizer import Tokenizer
+from sapience.corpus.tokenizer import TextStream, Tokenizer
 from sapience.inference.generate import generate
 from sapience.model.huggingface import load_model
 from sapience.model.transformer import Transformer
@@ -122,19 +121,18 @@ class AnswerStream:
     """`ChatFormat.text` piece by piece: the pieces together are the text of all tokens, whatever bytes they stand for."""
 
     def __init__(self, chat: ChatFormat) -> None:
-        self._tokenizer = chat.tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._eos = chat.tokenizer.eos_id
+        self._stream = TextStream(chat.tokenizer)
         self._blank = chat.text(chat.tokenizer.encode(" ")) == ""
         """Whether a blank that the format puts before an answer is still to be taken off."""
 
     def push(self, token: int) -> str:
         """What is certain so far and was not given yet."""
-        end = token == self._tokenizer.eos_id
-        return self._cut(self._decoder.decode(b"" if end else self._tokenizer.token_bytes(token)))
+        return "" if token == self._eos else self._cut(self._stream.push(token))
 
     def end(self) -> str:
         """The rest: bytes of a character that never came to its end."""
-        return self._cut(self._decoder.decode(b"", final=True))
+        return self._cut(self._stream.end())
 
     def _cut(self, text: str) -> str:
         if self._blank and text:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as JsonTokenizer
 
 from sapience.corpus.pretokenizer import single_pattern
-from sapience.corpus.tokenizer import BOS, EOS, FIM_HOLE, PAD, SPECIAL, Tokenizer, train_tokenizer
+from sapience.corpus.tokenizer import BOS, EOS, FIM_HOLE, PAD, SPECIAL, TextStream, Tokenizer, train_tokenizer
 from sapience.recipe import UserError
 
 TEXT = (
@@ -103,7 +103,7 @@ def test_a_missing_or_damaged_tokenizer_is_the_users_to_mend(content: str | None
 
 
 def test_streamed_text_is_whole_characters(tokenizer: Tokenizer) -> None:
-    push = tokenizer.stream_decoder()
-    given_out = [push(index) for index in tokenizer.encode("狐狸 é 🙂 end")]
+    stream = TextStream(tokenizer)
+    given_out = [stream.push(index) for index in tokenizer.encode("狐狸 é 🙂 end")]
     assert "".join(given_out) == "狐狸 é 🙂 end"
     assert all("\ufffd" not in part for part in given_out)
