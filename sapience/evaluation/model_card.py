@@ -4,6 +4,7 @@ Everything in it is read from the run's directory; nothing is claimed that the r
 """
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any, get_args
 
@@ -72,7 +73,9 @@ def _header(recipe: Recipe, sources: list[dict[str, Any]]) -> str:
     written = [s for s in recipe.corpus.sources if isinstance(s, TextSourceSection)]
     languages = sorted({s.language for s in written if s.language})
     datasets = [s.dataset for s in recipe.corpus.sources if s.type == "huggingface"]
-    licenses = sorted({source["license"] for source in sources if source["type"] != "lookup"})  # made of the others
+    licenses = sorted(
+        {source["license"] for source in sources if source.get("type") != "lookup" and source["license"]}
+    )  # made of the others
     record = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
@@ -123,14 +126,14 @@ modules (layers from `num_hidden_layers` on) out; sapience, vLLM and SGLang draf
 def _journey(run: Path, stage: str) -> str:
     been = steps_to(stage)
     rows = [row for row in journey_table(run) if row.stage in (*been, "evaluate")]
-    lines = [f"| {row.stage} | {row.made} | {row.took} | {row.figures} |" for row in rows]
+    lines = [_row(row.stage, row.made, row.took, row.figures) for row in rows]
     return "## How it came about\n\n| stage | made | time | figures |\n|---|---|---|---|\n" + "\n".join(lines)
 
 
 def _data(run: Path, recipe: Recipe, stage: str) -> str:
     sources = _sources(run)
     texts = [
-        f"| {s['name']} | {s['domain']} | {s['version']} | {amount(s['documents'])} | {size(s['bytes'])} | {s['license']} |"
+        _row(s["name"], s["domain"], s.get("version", ""), amount(s["documents"]), size(s["bytes"]), s["license"])
         for s in sources
     ]
     parts = ["## What it was trained on"]
@@ -158,6 +161,11 @@ def _data(run: Path, recipe: Recipe, stage: str) -> str:
     if more:
         parts.append("\n".join(f"- {line}" for line in more))
     return "\n\n".join(parts) if len(parts) > 1 else "\n\n".join([*parts, "The run's directory has no record of it."])
+
+
+def _row(*cells: str) -> str:
+    """A line of a table; what a cell says can neither end it nor become markup."""
+    return "| " + " | ".join(" ".join(escape(cell).replace("|", "\\|").split()) for cell in cells) + " |"
 
 
 def _sources(run: Path) -> list[dict[str, Any]]:
