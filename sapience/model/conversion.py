@@ -31,7 +31,7 @@ COPIED = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json",
     "tokenizer.model", "tiktoken.model", "LICENSE", "LICENSE.txt", "NOTICE", "reward_head.safetensors",
 )  # fmt: skip
-CARD = "README.md"
+CARD, TOKENIZER = "README.md", "tokenizer.json"
 UNFINISHED = ".unfinished.json"
 """In a folder that is being written: what it is made from and how, so that only the same conversion goes on in it."""
 MEGABYTE = 10**6
@@ -99,6 +99,8 @@ def convert_folder(
     content = config_json(config, special, str(dtype).removeprefix("torch."), fp8)
     write_atomically(target / CONFIG, json.dumps(content, indent=1))
     (target / UNFINISHED).unlink(missing_ok=True)
+    if not (target / TOKENIZER).is_file():
+        notes.append(f"{source} has no {TOKENIZER}: put the model's own into {target} before you use it")
     return Converted(sum(len(piece.entries) for piece in pieces), size, len(shards), notes)
 
 

@@ -24,10 +24,12 @@ INDEX = "model.safetensors.index.json"
 _MAPPED = 64 << 20
 """Bytes read from a file before it is opened anew: pages of a mapped file count as the process's memory."""
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16,
     "F8_E4M3": torch.float8_e4m3fn,
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_ORDER = list(_NAMES)
+"""As tensors stand in a file."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +65,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 def stream_tensors(path: Path, entries: Sequence[Entry], tensors: Iterable[Tensor]) -> None:
     """Write and flush a safetensors file whose tensors come one after another, in the order of `entries`.
 
-    The format (a length, a JSON header, the data) is written here because the library takes only all tensors of a file at
-    once. Raises OSError where the disk is full or the file cannot be written.
+    The library takes only all tensors of a file at once; this writes the bytes that it would write. In the file wide types
+    stand before narrow ones, so that every tensor is aligned. Raises OSError where the disk is full or the file cannot be
+    written.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for entry in entries:
-        header[entry.name] = {
-            "dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [end, end + entry.bytes],
-        }  # fmt: skip
+    for entry in sorted(entries, key=lambda entry: (_ORDER.index(entry.dtype), entry.name)):
+        offsets = [end, end + entry.bytes]
+        header[entry.name] = {"dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": offsets}
         end += entry.bytes
-    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     try:
         with open(path, "wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for entry, tensor in zip(entries, tensors, strict=True):
                 assert tensor.dtype == entry.dtype and tuple(tensor.shape) == entry.shape, entry
+                file.seek(8 + len(text) + header[entry.name]["data_offsets"][0])
                 file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None

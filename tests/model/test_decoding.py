@@ -16,6 +16,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain queries": {"q_lora_rank": None},
     "yarn": {"rope_scaling": {"factor": 8, "original_max_position_embeddings": 8}},
     "no dense layer, one group": {"first_k_dense_replace": 0, "n_group": 1, "topk_group": 1},
+    "softmax gate, plain queries": {"scoring_func": "softmax", "norm_topk_prob": False, "q_lora_rank": None},
+    "tied head, two depths": {"tie_word_embeddings": True, "num_nextn_predict_layers": 2},
+    "yarn, plain queries, another temperature": {
+        "q_lora_rank": None,
+        "rope_scaling": {"factor": 4, "original_max_position_embeddings": 8, "mscale": 0.707, "mscale_all_dim": 0.707},
+    },
 }
 PROMPTS = [[5], [17, 3, 9, 22, 40, 8, 8], [60, 1, 2], [17, 3, 9, 22, 40, 8, 7]]
 

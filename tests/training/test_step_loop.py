@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_training import NumberedRows, tiny_training
 
-from sapience.model.batch import Microbatch
+from sapience.model.batch import Microbatch, prediction_labels
 from sapience.model.transformer import Transformer
+from sapience.ops.cross_entropy import IGNORE
 from sapience.parallel.executor import PlainLoop, Sums
 from sapience.recipe import UserError
 from sapience.training.loop import Saving, Training, tail_violations
@@ -139,6 +140,37 @@ def test_the_loss_falls_and_the_figures_are_per_token(tmp_path: Path) -> None:
     assert lines[-1]["loss"] < 0.8 * lines[0]["loss"] and lines[-1]["mtp_loss"] < lines[0]["mtp_loss"]
     assert [line["step"] for line in lines] == [1, *range(2, 61, 2)]
     assert training.counters.tokens == lines[-1]["tokens"] < sum(p.rows for p in training.plan) * 12
+
+
+def test_two_prediction_depths_both_learn(tmp_path: Path) -> None:
+    """Depth k's own loss over labelled places, measured apart; the second reads the first's states."""
+    training = tiny_training(tmp_path, steps=60, save_every=60, num_nextn_predict_layers=2)
+    [batch] = NumberedRows(61, 12, 4).microbatches(10_000, 4)
+
+    def depth_losses() -> list[float]:
+        with torch.no_grad():
+            predictions = training.model(batch).predictions
+        losses = []
+        for depth, hidden in enumerate(predictions, start=1):
+            labels = prediction_labels(batch, depth)
+            logits = training.model.logits(hidden).flatten(0, 1)
+            loss = torch.nn.functional.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE)
+            losses.append(float(loss.detach()))
+        return losses
+
+    before = depth_losses()
+    training.run()
+    assert len(before) == 2
+    assert all(after < 0.9 * early for early, after in zip(before, depth_losses(), strict=True))
+
+
+def test_a_softmax_gate_learns_by_the_balance_loss_and_its_bias_stays_zero(tmp_path: Path) -> None:
+    training = tiny_training(tmp_path, steps=30, save_every=30, scoring_func="softmax", norm_topk_prob=False)
+    training.run()
+    lines = records(tmp_path, "metrics")
+    assert lines[-1]["loss"] < lines[0]["loss"] and lines[-1]["balance_loss"] > 0
+    gates = training.model.gates()
+    assert gates and all(not block.gate.bias_E.any() for block in gates)
 
 
 def test_the_streams_hash_is_that_of_every_row_in_order(tmp_path: Path) -> None:
