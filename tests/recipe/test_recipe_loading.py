@@ -72,7 +72,8 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(
         ({"hidden_size": 0}, "model.hidden_size"),
         ({"hidden_size": "wide"}, "model.hidden_size"),
         ({"rms_norm_eps": float("nan")}, "model.rms_norm_eps"),
-        ({"scoring_func": "softmax"}, "model.scoring_func"),
+        ({"scoring_func": "tanh"}, "model.scoring_func"),
+        ({"scoring_func": "softmax"}, "set norm_topk_prob to false"),
     ],
 )
 def test_impossible_sizes_are_refused_with_what_would_do(model: dict[str, Any], words: str, tmp_path: Path) -> None:
