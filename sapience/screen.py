@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -192,7 +193,7 @@ class Screen:
         for note in done.notes:
             self.say(note)
         self.say(f"{folder}: {done.tensors:,} tensors in {done.files} files, {size(done.bytes)}")
-        self.say(f'Next: sapience generate {folder} "The "')
+        self.say(f'Next: sapience generate {quote(str(folder))} "The "')
 
     def doctor(self, rows: Sequence[Any]) -> None:
         """`sapience doctor` for people."""

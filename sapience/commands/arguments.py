@@ -22,7 +22,7 @@ ModelName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 NewFolder = Annotated[Path, typer.Argument(help="Where to write; must not exist yet.", show_default=False)]
-ShardSize = Annotated[float, typer.Option(help="Largest file in GB.", min=0.001)]
+ShardSize = Annotated[float, typer.Option(help="Largest file in GB.", min=0.001, max=1e6)]
 
 
 class Stored(StrEnum):

@@ -140,7 +140,7 @@ def export(
     sapience import ~/Moonlight-16B-A3B moonlight --dtype float32
 
     Takes the family of DeepSeek-V3: V3, R1, V3.1, V2, V2-Lite, Moonlight, FP8 blocks or not, prediction modules included.
-    Training takes the folder from there: sapience run recipes/extend-own-model.yaml extend.model=v3 tokenizer.path=v3""",
+    Training takes the folder from there: sapience run recipes/assistant-own-model.yaml finetune.model=v3""",
 )
 def import_(
     source: Annotated[Path, typer.Argument(help="A Hugging Face folder.", show_default=False)],

@@ -7,6 +7,7 @@ itself, unless it is a byte-level BPE by V3's rules, as the released one is.
 
 import codecs
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,23 +36,32 @@ DIGITS: tuple[Digits, ...] = (1, 3)
 BYTES = 256
 
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
 class Tokenizer:
-    """Text to ids and back."""
+    """Text to ids and back. Special are the tokens marked so in the file, and those with a role in V3's formats: the
+    released file does not mark its role, fill-in-the-middle and tool tokens."""
 
     def __init__(self, document: dict[str, Any], roles: Mapping[str, str] | None = None) -> None:
         """`document` is the content of a tokenizer.json; `roles` name its bos_token, eos_token and pad_token where
         they are not called as in DeepSeek-V3's release."""
         roles = roles or {}
         self.document = document
-        self._json = JsonTokenizer.from_str(json.dumps(document, ensure_ascii=False))
+        self._json = _text_only(document)
         self.vocab_size = self._json.get_vocab_size(with_added_tokens=True)
-        added = {entry["content"]: entry["id"] for entry in document.get("added_tokens", []) if entry.get("special")}
-        self.special: dict[str, int] = added
-        self.eos_id = _special(added, roles.get("eos_token", EOS), "end of a text", "eos_token")
-        bos = roles.get("bos_token", BOS if BOS in added else roles.get("eos_token", BOS))
-        self.bos_id = _special(added, bos, "beginning of a text", "bos_token")
-        self.pad_id = added.get(roles.get("pad_token", PAD), self.eos_id)
-        self._added = {entry["content"] for entry in document.get("added_tokens", [])}
+        entries = document.get("added_tokens", [])
+        self.special: dict[str, int] = {entry["content"]: entry["id"] for entry in entries if _is_special(entry)}
+        self.eos_id = _special(self.special, roles.get("eos_token", EOS), "end of a text", "eos_token")
+        bos = roles.get("bos_token", BOS if BOS in self.special else roles.get("eos_token", BOS))
+        self.bos_id = _special(self.special, bos, "beginning of a text", "bos_token")
+        self.pad_id = self.special.get(roles.get("pad_token", PAD), self.eos_id)
+        if (
+            self.pad_id == self.eos_id
+        ):  # as the released tokenizer_config.json has it, beside a token that is made for it
+            self.pad_id = self.special.get(PAD, self.eos_id)
+        self._added = {entry["content"] for entry in entries}
+        self._words = self._added - set(self.special)
         self._spelling = spelling_of(document)
         self._fast = _tiktoken_of(document)
         self._bytes: dict[int, bytes] = {}
@@ -92,10 +102,9 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts. Characters that UTF-8 cannot hold (lone surrogates) become U+FFFD."""
+        clean = [_SURROGATES.sub("\ufffd", text) for text in texts]
         if self._fast is not None:
-            return [self._fast.encode_ordinary(text) for text in texts]
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        self._json.encode_special_tokens = True
+            return [self._fast.encode(text, allowed_special=self._words, disallowed_special=()) for text in clean]
         return [encoding.ids for encoding in self._json.encode_batch(clean, add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int], continued: bool = False) -> str:
@@ -213,6 +222,29 @@ def _characters(token: bytes) -> str:
     return "".join(CHARACTER_OF[value] for value in token)
 
 
+def _is_special(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("special")) or entry["content"] in SPECIAL
+
+
+def _text_only(document: dict[str, Any]) -> JsonTokenizer:
+    """The tokenizer of a document that takes every text as text: whole, unpadded, its special tokens spelled out."""
+    entries = [entry | {"special": _is_special(entry)} for entry in document.get("added_tokens", [])]
+    made = JsonTokenizer.from_str(json.dumps(document | {"added_tokens": entries}, ensure_ascii=False))
+    made.no_truncation()
+    made.no_padding()
+    made.encode_special_tokens = True
+    return made
+
+
+def _literal(pre_tokenizer: Any) -> Any:
+    """A pre-tokenizer with line ends in its patterns written as they are: the release has them so, ours as escapes."""
+    if isinstance(pre_tokenizer, dict):
+        return {key: _literal(value) for key, value in pre_tokenizer.items()}
+    if isinstance(pre_tokenizer, list):
+        return [_literal(value) for value in pre_tokenizer]
+    return pre_tokenizer.replace(r"\r", "\r").replace(r"\n", "\n") if isinstance(pre_tokenizer, str) else pre_tokenizer
+
+
 def _tiktoken_of(document: dict[str, Any]) -> tiktoken.Encoding | None:
     """The fast encoder of a byte-level BPE by V3's rules, ours or another; None where it might give other ids.
 
@@ -230,15 +262,18 @@ def _tiktoken_of(document: dict[str, Any]) -> tiktoken.Encoding | None:
         "byte_fallback",
     )
     normalizer = document.get("normalizer") or {}
-    rules = [json_pre_tokenizer(digits) for digits in DIGITS]
+    rules = [_literal(json_pre_tokenizer(digits)) for digits in DIGITS]
+    cut = _literal(document.get("pre_tokenizer"))
+    entries = document.get("added_tokens", [])
     if (
         model.get("type") != "BPE"
         or any(model.get(name) for name in options)
         or normalizer.get("normalizers", normalizer) not in ([], {})
-        or document.get("pre_tokenizer") not in rules
+        or cut not in rules
+        or any(entry.get(flag) for entry in entries for flag in ("single_word", "lstrip", "rstrip"))
     ):
         return None
-    added = {entry["content"]: entry["id"] for entry in document.get("added_tokens", [])}
+    added = {entry["content"]: entry["id"] for entry in entries}
     learned = sorted((index, name) for name, index in model["vocab"].items() if name not in added)
     if not all(character in BYTE_OF for _, name in learned for character in name):
         return None
@@ -250,7 +285,7 @@ def _tiktoken_of(document: dict[str, Any]) -> tiktoken.Encoding | None:
     for token, parts in zip(longer, merges, strict=True):
         if [_characters(part) for part in _split_of(token, ranks)] != parts:
             return None
-    pattern = single_pattern(DIGITS[rules.index(document["pre_tokenizer"])])
+    pattern = single_pattern(DIGITS[rules.index(cut)])
     return tiktoken.Encoding("sapience", pat_str=pattern, mergeable_ranks=ranks, special_tokens=added)
 
 

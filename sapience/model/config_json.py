@@ -31,6 +31,12 @@ QUANTIZATION = {
 """How the release describes weights in FP8 blocks."""
 _METHODS = {"deepseek_v3": ("noaux_tc",), "deepseek_v2": ("greedy", "group_limited_greedy")}
 _AFFINITIES = {"deepseek_v3": "sigmoid", "deepseek_v2": "softmax"}
+_MAY_LACK = {
+    "q_lora_rank", "n_group", "topk_group", "num_nextn_predict_layers", "scoring_func", "norm_topk_prob", "rope_theta",
+    "rope_scaling", "rms_norm_eps", "initializer_range", "tie_word_embeddings",
+}  # fmt: skip
+"""Keys of ours that a folder may leave out: null, one group, none, or what the release has. The others shape the network,
+some of them without showing in the shape of any weight."""
 _SCALING = ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")
 
 
@@ -65,11 +71,16 @@ def load_config(folder: Path) -> ModelSection:
             "attention unfolds a key and a value for every head"
         )
     known = {key: raw[key] for key in ModelSection.model_fields if raw.get(key) is not None}
+    lacking = [key for key in ModelSection.model_fields if key not in known and key not in _MAY_LACK]
+    if lacking:
+        raise UserError(
+            f"{folder}/config.json lacks {', '.join(lacking)}: without it the weights can be read in several ways"
+        )
     known |= _gate(raw, kind, folder)
     known.pop("rope_scaling", None)
     if (scaling := _scaling(raw, folder)) is not None:
         known["rope_scaling"] = scaling
-    theta = (raw.get("rope_parameters") or raw.get("rope_scaling") or {}).get("rope_theta")
+    theta = _rope(raw, folder).get("rope_theta")
     if theta:
         known["rope_theta"] = theta
     known.setdefault("num_nextn_predict_layers", 0)
@@ -100,30 +111,48 @@ def _gate(raw: dict[str, Any], kind: str, folder: Path) -> dict[str, Any]:
     return gate
 
 
+def _rope(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """`rope_scaling`, or `rope_parameters` as transformers 5 writes it; empty where there is neither."""
+    found = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{folder}/config.json has a rope_scaling that is no object ({found!r})")
+    return found
+
+
 def _scaling(raw: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-    scaling = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    scaling = _rope(raw, folder)
     way = scaling.get("type", scaling.get("rope_type", "default"))
     if way not in ("yarn", "default"):
         raise UserError(f"{folder}/config.json has rope_scaling of type {way!r}; sapience knows yarn, or none")
-    return {name: scaling[name] for name in _SCALING if name in scaling} if way == "yarn" else None
+    if way == "default":
+        return None
+    if scaling.get("attention_factor") is not None or not scaling.get("truncate", True):
+        raise UserError(
+            f"{folder}/config.json has a yarn with attention_factor or without truncate, which is not DeepSeek's"
+        )
+    absent = {"mscale": 1.0, "mscale_all_dim": 0.0}  # what DeepSeek's own code takes an absent key for
+    return absent | {name: scaling[name] for name in _SCALING if scaling.get(name) is not None}
 
 
-def is_quantized(folder: Path) -> bool:
-    """Whether the folder's matrices are FP8 blocks. Raises UserError for any other quantization."""
+def quantization_of(folder: Path) -> dict[str, Any] | None:
+    """The folder's `quantization_config` where matrices are FP8 blocks, None where there is none. Raises UserError for
+    any other quantization."""
     found = read_json(folder / CONFIG).get("quantization_config")
     if not found:
-        return False
+        return None
     known = {key: QUANTIZATION[key] for key in ("quant_method", "weight_block_size")}
     if not isinstance(found, dict) or not known.items() <= found.items():
         raise UserError(
             f"{folder}/config.json has a quantization_config that sapience does not know ({found}): it reads fp8 in blocks of "
             "128 x 128, as DeepSeek-V3's release has it; convert the weights to bfloat16 first"
         )
-    return True
+    return found
 
 
-def config_json(config: ModelSection, special: dict[str, int], dtype: str, quantized: bool = False) -> dict[str, Any]:
-    """Content of config.json, keys as in the release; `initializer_range` is the one really trained with."""
+def config_json(
+    config: ModelSection, special: dict[str, int], dtype: str, quantization: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Content of config.json, keys as in the release."""
     v3 = config.balanced_by_bias
     methods = _METHODS["deepseek_v3" if v3 else "deepseek_v2"]
     content = {
@@ -139,4 +168,4 @@ def config_json(config: ModelSection, special: dict[str, int], dtype: str, quant
         "torch_dtype": dtype,
         **special,
     }
-    return content | ({"quantization_config": QUANTIZATION} if quantized else {})
+    return content | ({"quantization_config": quantization} if quantization else {})

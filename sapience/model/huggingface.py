@@ -5,19 +5,21 @@ folder, without a model in memory, is `conversion`'s.
 """
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sapience.model.config_json import CONFIG, config_json, is_quantized, load_config
+from sapience.model.config_json import CONFIG, config_json, load_config, quantization_of
 from sapience.model.release_layout import SCALE, is_block_matrix, release_copies, release_views
 from sapience.model.shards import SHARD_BYTES, Piece, planned_shards, write_shards
 from sapience.model.tensor_files import Entry, TensorFolder
 from sapience.model.transformer import Transformer
 from sapience.ops.fp8_blocks import dequantize_blocks, scale_shape
 from sapience.recipe.errors import UserError
+from sapience.recipe.model import ModelSection
 from sapience.run import write_atomically
 
 
@@ -49,12 +51,12 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Transformer:
     Raises UserError that names the tensor where one is missing or has another shape, or the file where it is damaged.
     """
     config = load_config(folder)
-    is_quantized(folder)
+    quantization_of(folder)
     files = TensorFolder(folder)
     with torch.device("meta"):
         model = Transformer(config)
     shapes = {name: tuple(view.shape) for name, view in release_views(model)}
-    check_tensors(files, shapes)
+    check_tensors(files, shapes, config)
     model.to_empty(device=device)
     if config.tie_word_embeddings:
         model.head.weight = model.embedding.weight
@@ -67,13 +69,15 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Transformer:
     return model
 
 
-def check_tensors(files: TensorFolder, shapes: dict[str, tuple[int, ...]]) -> None:
+def check_tensors(files: TensorFolder, shapes: dict[str, tuple[int, ...]], config: ModelSection) -> None:
     """Raises UserError that names the first tensor that is missing, has another shape, or lacks its scales."""
     for name, shape in shapes.items():
         if name not in files.place:
             lacking = [other for other in shapes if other not in files.place]
             more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-            raise UserError(f"{files.folder} lacks the tensor {name}{more}, which its config.json promises")
+            lost = all(layer_of(other) >= config.num_hidden_layers for other in lacking)
+            remedy = ": where prediction layers were lost, set num_nextn_predict_layers to 0 there" if lost else ""
+            raise UserError(f"{files.folder} lacks the tensor {name}{more}, which its config.json promises{remedy}")
         _same_shape(files, name, shape)
         if files.dtype(name) == torch.float8_e4m3fn:
             scale = name + SCALE
@@ -84,10 +88,16 @@ def check_tensors(files: TensorFolder, shapes: dict[str, tuple[int, ...]]) -> No
             _same_shape(files, scale, scale_shape(*shape))
 
 
+def layer_of(name: str) -> int:
+    """The layer that a tensor belongs to; -1 for none."""
+    found = re.match(r"model\.layers\.(\d+)\.", name)
+    return int(found[1]) if found else -1
+
+
 def check_copies(files: TensorFolder, copies: dict[str, str]) -> None:
     """Raises UserError where a prediction layer's copy of embedding or head is none: ours share the main model's."""
     for name, repeated in copies.items():
-        if name in files.place and not torch.equal(files.read(name), files.read(repeated)):
+        if name in files.place and not files.equal(name, repeated):
             raise UserError(
                 f"{files.folder}: {name} differs from {repeated}: a prediction module with an embedding or head of its own "
                 "is not DeepSeek-V3's; set num_nextn_predict_layers to 0 in config.json to leave it out"

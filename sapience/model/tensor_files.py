@@ -135,6 +135,15 @@ class TensorFolder:
         self._mapped += tensor.nbytes
         return tensor
 
+    def equal(self, one: str, other: str) -> bool:
+        """Whether two tensors hold the same, some rows at a time: embeddings are a checkpoint's largest tensors."""
+        if self.shape(one) != self.shape(other) or self.dtype(one) != self.dtype(other):
+            return False
+        parts = [_opened(self.place[name]).get_slice(name) for name in (one, other)]
+        row = max(1, torch.Size(self.shape(one)[1:]).numel() * self.dtype(one).itemsize)
+        step = max(1, _MAPPED // 8 // row)
+        return all(torch.equal(*(part[i : i + step] for part in parts)) for i in range(0, self.shape(one)[0], step))
+
     def _files(self) -> list[Path]:
         index = self.folder / INDEX
         if not index.is_file():
@@ -144,7 +153,7 @@ class TensorFolder:
             return files
         try:
             promised: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            shards = sorted(set(promised.values()))
+            shards = sorted({Path(file).name for file in promised.values()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{index} is damaged ({error!r}): copy it again") from None
         for shard in shards:
@@ -164,6 +173,8 @@ class TensorFolder:
 
 
 def _opened(path: Path) -> Any:
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} cannot be read: check that it is there and its rights")
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:

@@ -20,7 +20,7 @@ from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.needle_documents import needle_token_documents
 from sapience.pretraining.rows import StreamRows
 from sapience.recipe.extend import ExtendSection, PhaseSection
-from sapience.recipe.model import RopeScaling
+from sapience.recipe.model import ModelSection, RopeScaling
 from sapience.recipe.optimization import PredictionSection, ScheduleSection
 from sapience.run import StageContext, resolve_model, write_atomically
 from sapience.training.device import choose_device
@@ -41,7 +41,7 @@ def run(context: StageContext) -> dict[str, Any]:
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
     source = resolve_model(section.model) if section.model is not None else context.inputs["pretrain"] / "model"
     model = load_model(source).to(choose_device(section.device))
-    base_length = model.config.max_position_embeddings
+    base_length = trained_length(model.config)
     longest = section.phases[-1].factor
     lengths = [base_length, *(base_length * phase.factor for phase in section.phases)]
     log = MetricsLog(folder)
@@ -88,16 +88,30 @@ def run(context: StageContext) -> dict[str, Any]:
     }
 
 
+def trained_length(config: ModelSection) -> int:
+    """The context that the rotary frequencies were trained at; of a model with YaRN not the one it was stretched to."""
+    scaling = config.rope_scaling
+    return scaling.original_max_position_embeddings if scaling else config.max_position_embeddings
+
+
 def stretched(model: Transformer, section: ExtendSection, factor: int, original_length: int) -> Transformer:
-    """The same weights with YaRN set for a phase that multiplies the context by `factor`; nothing else changes."""
-    scaling = RopeScaling(
-        factor=section.scaling_factor or factor,
-        original_max_position_embeddings=original_length,
-        beta_fast=section.beta_fast,
-        beta_slow=section.beta_slow,
-        mscale=section.mscale,
-        mscale_all_dim=section.mscale,
-    )
+    """The same weights with YaRN set for a phase that multiplies the context by `factor`; nothing else changes.
+
+    What has been stretched before keeps its YaRN, whose factor may only grow.
+    """
+    wanted = section.scaling_factor or factor
+    before = model.config.rope_scaling
+    if before is not None:
+        scaling = before.model_copy(update={"factor": max(before.factor, wanted)})
+    else:
+        scaling = RopeScaling(
+            factor=wanted,
+            original_max_position_embeddings=original_length,
+            beta_fast=section.beta_fast,
+            beta_slow=section.beta_slow,
+            mscale=section.mscale,
+            mscale_all_dim=section.mscale,
+        )
     config = model.config.model_copy(
         update={"rope_scaling": scaling, "max_position_embeddings": int(original_length * scaling.factor)}
     )

@@ -218,9 +218,12 @@ def test_shards_keep_to_their_size_and_a_matrix_stays_with_its_scales(folder: Pa
 
 
 def test_other_files_of_the_folder_come_along(folder: Path, tmp_path: Path) -> None:
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md", "LICENSE"):
+    along = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md", "LICENSE-MODEL", "NOTICE")
+    for name in (*along, "tokenization_moonshot.py", "modeling_deepseek.py"):
         (folder / name).write_text(f"content of {name}")
-    convert(folder, tmp_path / "copy")
+    done = convert(folder, tmp_path / "copy")
+    assert {path.name for path in (tmp_path / "copy").iterdir()} >= {*along, "tokenization_moonshot.py"}
+    assert done.notes == ["left out modeling_deepseek.py"]
     assert (tmp_path / "copy" / "chat_template.jinja").read_text() == "content of chat_template.jinja"
     assert (tmp_path / "copy" / "README.md").read_text() == "content of README.md"
     convert_folder(folder, tmp_path / "card", Conversion(), quiet, "a card of its own")
@@ -276,9 +279,68 @@ def test_another_conversion_does_not_go_on_with_shards_of_the_first(
 def test_a_folder_with_something_in_it_is_not_written_to(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
-    for target in (tmp_path / "full", folder, folder / "config.json"):
-        with pytest.raises(UserError, match="there already"):
-            convert(folder, target)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "same").symlink_to(folder)
+    for target, words in (
+        ("full", "there already"),
+        ("model/config.json", "there already"),
+        ("dangling", "there already"),
+        ("model", "the folder to be read"),
+        ("same", "the folder to be read"),
+        ("model/config.json/below", "config.json"),
+    ):
+        with pytest.raises(UserError, match=words):
+            convert(folder, tmp_path / target)
+
+
+def test_a_folder_with_a_mark_left_in_it_is_not_emptied_by_converting_it_to_itself(folder: Path) -> None:
+    (folder / conversion.UNFINISHED).write_text("{}")
+    with pytest.raises(UserError, match="the folder to be read"):
+        convert(folder, folder)
+    load_model(folder)
+
+
+def test_a_prediction_layer_that_is_not_wanted_is_left_out_and_said(folder: Path, tmp_path: Path) -> None:
+    """The way out that the message about an embedding of its own names."""
+    change(**{"model.layers.3.embed_tokens.weight": lambda t: t["model.embed_tokens.weight"] + 1})(folder)
+    with pytest.raises(UserError, match="set num_nextn_predict_layers to 0"):
+        convert(folder, tmp_path / "new")
+    set_config(num_nextn_predict_layers=0)(folder)
+    done = convert(folder, tmp_path / "new")
+    assert "model.layers.3." in done.notes[0]
+    assert not load_model(tmp_path / "new").predictions
+
+
+def test_what_is_partly_quantized_stays_as_it_is(folder: Path, tmp_path: Path) -> None:
+    """As stored: no wide matrix becomes FP8, and what the quantization says of itself is kept."""
+    convert(folder, tmp_path / "fp8", fp8=True)
+    wide = torch.full((130, 140), 0.123456, dtype=torch.bfloat16)
+    change(**{UP: lambda t: wide, UP + "_scale_inv": None})(tmp_path / "fp8")
+    raw = json.loads((tmp_path / "fp8" / "config.json").read_text())
+    quantization = raw["quantization_config"] | {"scale_fmt": "ue8m0", "modules_to_not_convert": [UP]}
+    set_config(quantization_config=quantization)(tmp_path / "fp8")
+    convert(tmp_path / "fp8", tmp_path / "same")
+    assert same(tensors_of(tmp_path / "fp8"), tensors_of(tmp_path / "same"))
+    assert json.loads((tmp_path / "same" / "config.json").read_text())["quantization_config"] == quantization
+    convert(tmp_path / "fp8", tmp_path / "all", fp8=True)
+    assert tensors_of(tmp_path / "all")[UP].dtype == torch.float8_e4m3fn
+
+
+def test_a_file_that_cannot_be_read_is_said_before_anything_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+    plain = Path.open
+
+    def refused(self: Path, *given: Any, **named: Any) -> Any:
+        if self.name == "tokenizer.json":
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self, *given, **named)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(UserError, match=r"tokenizer\.json: Permission denied"):
+        convert(folder, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
@@ -328,7 +390,7 @@ DEFECTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         ("model.layers.4.", "lacks"),
     ),
     "config that forgets the prediction layer": (
-        set_config(num_nextn_predict_layers=0),
+        set_config(num_nextn_predict_layers=None),
         ("model.layers.3.", "num_nextn_predict_layers"),
     ),
     "config with fewer layers": (set_config(num_hidden_layers=2), ("model.layers.",)),

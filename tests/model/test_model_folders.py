@@ -124,6 +124,7 @@ def truncate(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+YARN = {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16}
 DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "missing tensor": (
         change_tensors(lambda t: t.__delitem__("model.layers.1.mlp.experts.3.up_proj.weight")),
@@ -158,6 +159,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
         ("rope_scaling", "linear", "yarn"),
     ),
     "another scoring function": (change_config(scoring_func="softmax"), ("scoring_func",)),
+    "yarn with a factor of its own on attention": (
+        change_config(rope_scaling=YARN | {"attention_factor": 1.5}),
+        ("attention_factor",),
+    ),
+    "yarn that is not cut to whole pairs": (change_config(rope_scaling=YARN | {"truncate": False}), ("truncate",)),
+    "rope scaling that is a word": (change_config(rope_scaling="yarn"), ("rope_scaling",)),
+    "experts per token not said": (change_config(num_experts_per_tok=None), ("lacks num_experts_per_tok",)),
+    "route scale not said": (change_config(routed_scaling_factor=None), ("lacks routed_scaling_factor",)),
     "FP8 without its scales": (
         change_tensors(
             lambda t: t.update({"model.layers.0.mlp.up_proj.weight": torch.zeros(48, 32).to(torch.float8_e4m3fn)})
@@ -189,6 +198,57 @@ def test_a_config_of_transformers_newer_spelling_is_read(tmp_path: Path) -> None
     raw["rope_parameters"] = scaling | {"rope_theta": raw.pop("rope_theta")}
     path.write_text(json.dumps(raw))
     assert load_config(tmp_path) == config
+
+
+RELEASED: dict[str, Any] = {
+    "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "auto_map": {},
+    "aux_loss_alpha": 0.001, "bos_token_id": 0, "eos_token_id": 1, "ep_size": 1, "first_k_dense_replace": 3,
+    "hidden_act": "silu", "hidden_size": 7168, "initializer_range": 0.02, "intermediate_size": 18432, "kv_lora_rank": 512,
+    "max_position_embeddings": 163840, "model_type": "deepseek_v3", "moe_intermediate_size": 2048, "moe_layer_freq": 1,
+    "n_group": 8, "n_routed_experts": 256, "n_shared_experts": 1, "norm_topk_prob": True, "num_attention_heads": 128,
+    "num_experts_per_tok": 8, "num_hidden_layers": 61, "num_key_value_heads": 128, "num_nextn_predict_layers": 1,
+    "pretraining_tp": 1, "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06,
+    "quantization_config": {
+        "activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128],
+    },
+    "rope_scaling": {
+        "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 4096, "type": "yarn",
+    },
+    "rope_theta": 10000, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid", "seq_aux": True,
+    "tie_word_embeddings": False, "topk_group": 4, "topk_method": "noaux_tc", "torch_dtype": "bfloat16", "use_cache": True,
+    "v_head_dim": 128, "vocab_size": 129280,
+}  # fmt: skip
+"""config.json of V3 and R1, by the facts published of it."""
+LITE = RELEASED | {
+    "architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "first_k_dense_replace": 1,
+    "hidden_size": 2048, "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_group": 1, "topk_group": 1,
+    "n_routed_experts": 64, "n_shared_experts": 2, "norm_topk_prob": False, "num_attention_heads": 16,
+    "num_key_value_heads": 16, "num_experts_per_tok": 6, "num_hidden_layers": 27, "q_lora_rank": None,
+    "routed_scaling_factor": 1.0, "scoring_func": "softmax", "topk_method": "greedy", "vocab_size": 102400,
+    "rope_scaling": RELEASED["rope_scaling"] | {"mscale": 0.707, "mscale_all_dim": 0.707},
+}  # fmt: skip
+del LITE["num_nextn_predict_layers"], LITE["quantization_config"]
+
+
+def test_the_released_configs_are_the_recipes_models(tmp_path: Path) -> None:
+    """V3's config.json against the recipe of its pre-training: all alike but the longer context and the initialisation."""
+    from sapience.recipe import load_recipe
+
+    (tmp_path / "config.json").write_text(json.dumps(RELEASED))
+    recipes = Path(__file__).parent.parent.parent / "recipes"
+    trained = load_recipe(recipes / "v3-671b.yaml").model
+    longer = {"max_position_embeddings": 163840, "initializer_range": 0.02, "rope_scaling": RELEASED["rope_scaling"]}
+    assert load_config(tmp_path) == type(trained).model_validate(trained.model_dump() | longer)
+    (tmp_path / "config.json").write_text(json.dumps(LITE))
+    lite = load_config(tmp_path)
+    pretrained = load_recipe(recipes / "v3-lite-16b.yaml").model.model_dump()
+    differing = {name for name, value in lite.model_dump().items() if value != pretrained[name]}
+    assert differing == {
+        "max_position_embeddings", "initializer_range", "rope_scaling", "scoring_func", "norm_topk_prob",
+        "num_nextn_predict_layers",
+    }  # fmt: skip
+    assert lite.rope_scaling is not None and lite.rope_scaling.mscale_all_dim == 0.707
 
 
 def test_a_killed_save_leaves_no_model_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ The weights travel through our own Hugging Face folder, so names, shapes and the
 transformers has no prediction modules and no balance loss; those have oracles of their own.
 """
 
+import importlib
 import inspect
 import json
 import sys
@@ -39,6 +40,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     "dense layers only": {"first_k_dense_replace": 3, "num_nextn_predict_layers": 0},
     "yarn": {"rope_scaling": YARN, "max_position_embeddings": 128},
     "yarn with another temperature": {"rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.9}},
+    "yarn that says nothing of temperature": {"rope_scaling": YARN | {"mscale_all_dim": 0.0}},
     "yarn without query compression": {"rope_scaling": YARN, "q_lora_rank": None, "qk_rope_head_dim": 16},
     "tied head": {"tie_word_embeddings": True},
     "weights not renormalised": {"norm_topk_prob": False},
@@ -159,6 +161,54 @@ def test_what_transformers_saves_loads_here(tmp_path: Path) -> None:
     tokens = some_tokens()
     with torch.no_grad():
         assert torch.equal(again.logits(again.hidden(tokens)), model.logits(model.hidden(tokens)))
+
+
+def test_yarn_without_its_temperature_keys_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    model = tiny_model(tiny_config(rope_scaling=YARN | {"mscale_all_dim": 0.0}))
+    save_model(model, tmp_path / "ours", 0, 1, 2)
+    path = tmp_path / "ours" / "config.json"
+    raw = json.loads(path.read_text())
+    del raw["rope_scaling"]["mscale"], raw["rope_scaling"]["mscale_all_dim"]
+    path.write_text(json.dumps(raw))
+    twin = transformers.DeepseekV3ForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager")
+    again, tokens = load_model(tmp_path / "ours"), some_tokens()
+    with torch.no_grad():
+        difference = again.logits(again.hidden(tokens)) - twin(input_ids=tokens, use_cache=False).logits
+    assert difference.abs().max() <= 1e-4
+
+
+def test_drafts_are_those_of_transformers_own_reader_of_prediction_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest versions draft with the layer behind the last (61 in V3): the released order of `eh_proj`'s input, the
+    final norms and the shared head, by an oracle that nobody here wrote."""
+    layers = pytest.importorskip("transformers.modeling_layers")
+    if not hasattr(layers, "MtpModel"):
+        pytest.skip("this transformers reads no prediction layers")
+    module = importlib.import_module("transformers.models.deepseek_v3.modeling_deepseek_v3")
+    for name in ("DeepseekV3PreTrainedModel", "DeepseekV3ForCausalLM"):
+        ignored = [r"model\.layers\.3.*"]
+        monkeypatch.setattr(getattr(module, name), "_keys_to_ignore_on_load_unexpected", ignored, raising=False)
+    model = tiny_model()
+    save_model(model, tmp_path, 0, 1, 2)
+    twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    drafted: list[torch.Tensor] = []
+    forward = layers.MtpModel.forward
+
+    def heard(self: Any, *given: Any, **named: Any) -> Any:
+        out = forward(self, *given, **named)
+        drafted.append(out[1])
+        return out
+
+    monkeypatch.setattr(layers.MtpModel, "forward", heard)
+    prompt = some_tokens(9)[:1]
+    given = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    plain, helped = (twin.generate(prompt, **given, **more) for more in ({}, {"use_mtp": True}))
+    assert torch.equal(plain, helped) and drafted
+    with torch.no_grad():
+        hidden = model.hidden(plain[:, :10])
+        ours = model.logits(model.mtp_hidden(hidden, plain[:, :10])[0])[0, -1]
+    assert ours.abs().max() > 1 and (ours - drafted[0].reshape(-1, 61)[-1]).abs().max() <= 1e-4
 
 
 def in_fp8(folder: Path, **changes: Any) -> tuple[Transformer, dict[str, torch.Tensor]]:
