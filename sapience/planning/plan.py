@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sapience.model.config_json import load_config
 from sapience.planning.memory import ITEM, activation_bytes, optimizer_bytes
 from sapience.planning.parameters import (
     cache_bytes,
@@ -20,7 +21,9 @@ from sapience.planning.parameters import (
     training_operations,
 )
 from sapience.recipe import Recipe
+from sapience.recipe.model import ModelSection
 from sapience.recipe.optimization import BatchSection, OptimizerSection
+from sapience.run import resolve_model
 from sapience.training.schedule import rows_of_steps
 
 
@@ -45,13 +48,15 @@ class Plan:
     """All that can be said from a recipe."""
 
     recipe: Recipe
+    model: ModelSection
+    """The recipe's, or that of the folder or run which it begins with."""
     stages: list[StagePlan]
 
     def record(self) -> dict[str, Any]:
         """For programs: `sapience plan --json`."""
-        model = self.recipe.model
+        model = self.model
         count = count_parameters(model)
-        length = self.recipe.pretrain.length
+        length = self.stages[0].length if self.stages else model.max_position_embeddings
         main, prediction = forward_operations(model, length)
         largest = max((stage.memory for stage in self.stages), key=lambda memory: memory["total"], default=None)
         return {
@@ -88,30 +93,51 @@ class Plan:
 
 
 def plan_recipe(recipe: Recipe) -> Plan:
-    """Count the pre-training and every phase of the extension, as far as the recipe has them."""
+    """Count the pre-training and every phase of the extension, as far as the recipe has them.
+
+    Where the recipe begins with a model of the user's own, that one is counted. Raises UserError where it is not there.
+    """
+    own = _own_model(recipe)
+    model = recipe.model if own is None else load_config(resolve_model(own))
     stages = []
     pretrain, length = recipe.pretrain, recipe.pretrain.length
     if "pretrain" in recipe.stages:
         rows = sum(rows_of_steps(pretrain.batch, pretrain.steps))
-        stages.append(_stage(recipe, "pretrain", pretrain.steps, rows, length, pretrain.batch, pretrain.optimizer))
+        stages.append(_stage(model, "pretrain", pretrain.steps, rows, length, pretrain.batch, pretrain.optimizer))
     if "extend" in recipe.stages:
+        if recipe.extend.model is not None:
+            scaling = model.rope_scaling
+            length = scaling.original_max_position_embeddings if scaling else model.max_position_embeddings
         for phase in recipe.extend.phases:
             name, rows = f"extend x{phase.factor}", sum(rows_of_steps(phase.batch, phase.steps))
             longer = phase.factor * length
-            stages.append(_stage(recipe, name, phase.steps, rows, longer, phase.batch, recipe.extend.optimizer))
-    return Plan(recipe, stages)
+            stages.append(_stage(model, name, phase.steps, rows, longer, phase.batch, recipe.extend.optimizer))
+    return Plan(recipe, model, stages)
+
+
+def _own_model(recipe: Recipe) -> str | None:
+    """The model that the first training stage of the recipe is told to begin with."""
+    beginnings = {
+        "pretrain": recipe.pretrain.model,
+        "extend": recipe.extend.model,
+        "specialise": recipe.specialise.model,
+        "finetune": recipe.finetune.model,
+        "reward": recipe.reward.model,
+        "reinforce": recipe.reinforce.model,
+    }
+    return next((own for stage, own in beginnings.items() if stage in recipe.stages), None)
 
 
 def _stage(
-    recipe: Recipe, name: str, steps: int, rows: int, length: int, batch: BatchSection, optimizer: OptimizerSection
+    model: ModelSection, name: str, steps: int, rows: int, length: int, batch: BatchSection, optimizer: OptimizerSection
 ) -> StagePlan:
     tokens, micro = rows * length, min(batch.micro_rows, batch.rows) * length
-    weights = ITEM * count_parameters(recipe.model).total
+    weights = ITEM * count_parameters(model).total
     memory = {
         "weights": weights,
         "gradients": weights,
-        "optimizer": optimizer_bytes(recipe.model, optimizer),
-        "activations": activation_bytes(recipe.model, micro),
+        "optimizer": optimizer_bytes(model, optimizer),
+        "activations": activation_bytes(model, micro),
     }
     memory["total"] = sum(memory.values())
-    return StagePlan(name, steps, tokens, length, micro, tokens * training_operations(recipe.model, length), memory)
+    return StagePlan(name, steps, tokens, length, micro, tokens * training_operations(model, length), memory)

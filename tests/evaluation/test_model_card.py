@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from synthetic_run import HOSTILE, write_synthetic_run
+from synthetic_run import HOSTILE, manifest, write_synthetic_run
 from tiny_models import tiny_config, tiny_model
 
 from sapience.evaluation.model_card import model_card, run_of, steps_to
@@ -71,6 +71,44 @@ def test_a_stages_card_tells_of_no_later_stage(run: Path) -> None:
     assert "| pretrain |" in base and "| extend |" not in base and "before@pretrain" not in base
     assert "| extend |" in longer and "before@pretrain" in longer and "mine.jsonl" not in longer
     assert "mine.jsonl" in chat and "apply_chat_template" in chat and "apply_chat_template" not in longer
+
+
+def test_a_card_holds_the_scores_of_its_own_model_alone(run: Path) -> None:
+    figures = {
+        "accuracy": {"base": 0.11, "finetune": 0.58}, "interval": {"base": [0.09, 0.13], "finetune": [0.55, 0.61]},
+        "bits_per_byte": {"base": {"en": 2.471}, "extended": {"en": 2.381}},
+        "behaviour": {"finetune": {"refused": {"share": 0.93, "wishes": 60}}},
+    }  # fmt: skip
+    manifest(run / "evaluate", 5.0, figures)
+    base, longer, chat = (card_of(run / stage / "model")[1] for stage in ("pretrain", "extend", "finetune"))
+    assert "11 % (9 % to 13" in base and "2.471" in base
+    assert "2.381" in longer and "2.471" not in longer and "solved" not in longer
+    assert "58 % (" in chat and "harmful wishes refused | 93 % of 60" in chat
+    assert "93 %" not in base and "2.471" not in chat
+
+
+def test_a_run_that_only_fine_tuned_claims_no_data_of_stages_it_does_not_have(run: Path) -> None:
+    recipe = {"stages": ["finetune"], "finetune": {"model": "~/theirs", "samples": ["mine.jsonl"]}}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    _, text = card_of(run / "finetune" / "model")
+    assert "mine.jsonl" in text and "~/theirs" in text
+    for word in ("own experts", "come with sapience", "solved problems"):
+        assert word not in text
+
+
+def test_a_model_without_prediction_modules_is_not_said_to_draft(run: Path) -> None:
+    plain = tiny_config(scoring_func="softmax", norm_topk_prob=False, num_nextn_predict_layers=0)
+    save_model(tiny_model(plain), run / "pretrain" / "model", 0, 1, 2)
+    header, text = card_of(run / "pretrain" / "model")
+    assert "deepseek_v2" in header["tags"] and "DeepSeek-V2" in text and "can draft" not in text
+    assert "can draft" in card_of(run / "extend" / "model")[1]
+
+
+def test_a_reward_model_is_said_to_be_a_judge(run: Path) -> None:
+    save_model(tiny_model(CONFIG), run / "reward" / "model", 0, 1, 2)
+    header, text = card_of(run / "reward" / "model")
+    assert header["pipeline_tag"] == "text-classification"
+    assert "generate(" not in text and "reward_model" in text and "preference pairs" in text
 
 
 def test_an_expert_belongs_to_its_stage(run: Path) -> None:

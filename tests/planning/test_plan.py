@@ -10,7 +10,9 @@ from tiny_models import tiny_config, tiny_model
 
 from sapience.cli import main
 from sapience.model.batch import from_rows
+from sapience.model.huggingface import save_model
 from sapience.planning.memory import activation_bytes, optimizer_bytes
+from sapience.planning.parameters import count_parameters
 from sapience.planning.plan import plan_recipe
 from sapience.recipe import load_recipe
 from sapience.recipe.model import ModelSection
@@ -124,8 +126,18 @@ def test_json_and_table_say_the_same(capsys: pytest.CaptureFixture[str]) -> None
         assert shown in out
 
 
-def test_a_model_of_ones_own_has_no_pretraining_to_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_a_model_of_ones_own_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The folder's own sizes and context are counted, not the recipe's defaults."""
+    config = tiny_config(max_position_embeddings=96)
+    save_model(tiny_model(config), tmp_path / "mine", 0, 1, 2)
+    records = {}
+    for name, change in (("assistant-own-model", "finetune.model"), ("extend-own-model", "extend.model")):
+        with pytest.raises(SystemExit):
+            main(["plan", str(RECIPES / f"{name}.yaml"), f"{change}={tmp_path / 'mine'}", "--json"])
+        records[name] = json.loads(capsys.readouterr().out)
+        assert records[name]["parameters"]["main"] == count_parameters(config).main
+    assert records["assistant-own-model"]["stages"] == {} == records["assistant-own-model"]["memory_bytes"]
+    assert [stage["length"] for stage in records["extend-own-model"]["stages"].values()] == [8 * 96, 32 * 96]
+    with pytest.raises(SystemExit) as ended:
         main(["plan", str(RECIPES / "assistant-own-model.yaml"), "--json"])
-    record = json.loads(capsys.readouterr().out)
-    assert record["stages"] == {} and record["memory_bytes"] == {} and record["parameters"]["main"] > 0
+    assert ended.value.code == 2 and "my-model" in capsys.readouterr().err
