@@ -79,7 +79,7 @@ def _draw_telling(draw: Callable[[Random], Problem], rng: Random) -> Problem:
     """The first problem whose tests have different right values: no constant may pass."""
     while True:
         problem = draw(rng)
-        if len({repr(test.returns) for test in problem.tests}) > 1:
+        if len({repr(test.returns) for test in problem.tests if isinstance(test, TestCase)}) > 1:
             return problem
 
 

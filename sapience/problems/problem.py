@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Domain = Literal["math", "code", "general"]
+Language = Literal["python", "c", "cpp", "java", "javascript", "go", "rust", "bash"]
 Split = Literal["train", "validation", "test"]
 
 ANSWER_MARK = " = "
@@ -20,12 +21,25 @@ ANSWER_MARK = " = "
 
 @dataclass(frozen=True, slots=True)
 class TestCase:
-    """One hidden test of a code problem: `entry_point(*args)` has to equal `returns`. All values are JSON-able."""
+    """One hidden test of a code problem: `entry_point(*args)` has to equal `returns`.
+
+    Values are built of None, bool, int, float, str, list, dict, tuple and set. With a `tolerance` numbers may be that far
+    off, relative or absolute, whether whole or not; zero asks for what Python calls equal.
+    """
 
     __test__ = False  # keeps pytest from collecting the class
 
     args: tuple[Any, ...]
     returns: Any
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCase:
+    """One hidden test of a program: fed `stdin`, it has to write `stdout`, blanks at line ends and the last line end aside."""
+
+    stdin: str
+    stdout: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +47,8 @@ class Problem:
     """A question with its right answer.
 
     `worked` is either the answer alone or steps that end in `ANSWER_MARK` and the answer. A code problem's answer
-    is Python source that defines `entry_point`; any other source that passes `tests` is as right as this one.
+    is source that defines `entry_point`, or a program that reads and writes standard streams where there is none; any
+    other source that passes `tests` is as right as this one.
     `metadata` is a JSON object that the family's own scorer wants (empty for most families).
     """
 
@@ -43,7 +58,8 @@ class Problem:
     answer: str
     worked: str
     entry_point: str = ""
-    tests: tuple[TestCase, ...] = ()
+    tests: tuple[TestCase | StreamCase, ...] = ()
+    language: Language = "python"
     metadata: str = ""
 
     @property

@@ -24,14 +24,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from sapience.rewards.contained_job import job_bytes, program_text
+from sapience.rewards.contained_job import BARE, Surroundings, job_bytes, program_text
 from sapience.rewards.contained_process import Contained, watch
 from sapience.rewards.identity import random_identity
 from sapience.rewards.interpreter import OPTIONS, Interpreter
 from sapience.rewards.limits import Limits
 from sapience.rewards.syscall_filter import filter_program
 
-_SCRATCH_BYTES = 1 << 24
 _ISOLATION = """
 --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent --new-session
 --clearenv --hostname box --cap-drop ALL
@@ -64,15 +63,15 @@ class BubblewrapSandbox:
     )
     _filter: bytes = field(default_factory=filter_program, repr=False)
 
-    def run(self, program: str, payload: Any, limits: Limits) -> Contained:
+    def run(self, program: str, payload: Any, limits: Limits, around: Surroundings = BARE) -> Contained:
         """Execute the source `program` with `payload` as a global; it may answer on descriptor 3."""
         identity = random_identity()
         filter_descriptor = _holding(self._filter)
         try:
             contained = watch(
-                [str(self.bwrap), *self._setting(filter_descriptor, as_root=identity is not None), "--",
+                [str(self.bwrap), *self._setting(filter_descriptor, identity is not None, around), "--",
                  str(self.interpreter.executable), *OPTIONS, program_text("contained_entry")],
-                job=job_bytes(program, payload, limits, limits.processes, identity),
+                job=job_bytes(program, payload, limits, limits.processes, identity, around=around),
                 pass_fds=(filter_descriptor,),
                 limits=limits,
             )  # fmt: skip
@@ -80,18 +79,23 @@ class BubblewrapSandbox:
             os.close(filter_descriptor)
         return _own_ending(contained)
 
-    def _setting(self, filter_descriptor: int, as_root: bool) -> list[str]:
+    def _setting(self, filter_descriptor: int, as_root: bool, around: Surroundings) -> list[str]:
+        visible = around.visible or self.interpreter
         arguments = [*_ISOLATION, *(_AS_ROOT if as_root else _AS_USER), "--seccomp", str(filter_descriptor)]
-        for path in self.interpreter.roots:
+        for path in visible.roots:
             for folder in reversed(path.parents[:-1]):  # bwrap would copy a mode that shuts others out
                 arguments += ["--perms", "0755", "--dir", str(folder)]
             arguments += ["--ro-bind", str(path), str(path)]
-        for place, target in self.interpreter.links:
+        for place, target in visible.links:
             arguments += ["--symlink", target, str(place)]
-        for path in self.interpreter.hidden:
+        for path in visible.hidden:
             arguments += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
-        arguments += ["--dev-bind", "/dev/null", "/dev/null"]
-        arguments += ["--size", str(_SCRATCH_BYTES), "--perms", "1777", "--tmpfs", "/tmp"]
+        arguments += ["--perms", "0755", "--dir", "/dev"]
+        for device in ("/dev/null", *(("/dev/urandom", "/dev/zero") if around.sees_itself else ())):
+            arguments += ["--dev-bind", device, device]
+        if around.sees_itself:
+            arguments += ["--proc", "/proc"]
+        arguments += ["--size", str(around.scratch_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
         return [*arguments, "--remount-ro", "/", "--chdir", "/tmp"]
 
 

@@ -1,61 +1,41 @@
-"""The judge of function problems: inputs go into a sandbox, answers come out, and they are compared out here.
+"""The judge of code: inputs go into a sandbox, answers come out, and they are compared out here.
 
 The expected values never enter the sandbox. Whatever a submission does in there (exit with 0, print a marker, answer
 with an object that equals everything, read files, hook into the exit), it can only ever say what it believes the
-answers to be, as JSON text. So nothing has to be filtered out of its source.
+answers to be. So nothing has to be filtered out of its source.
 
-All tests of a submission run in one sandbox, each in a child process of its own (`function_runner`). A submission is
-known by its content: what was run once with the same arguments is not run again. Processor time decides about
-`timeout`, for all tests together. Where the machine failed, the run is repeated, and after `ATTEMPTS` the verdict is
-`infra_error`, which the caller drops and counts.
+A function in Python is called in one sandbox for all tests, each in a child process of its own (`function_runner`);
+whole programs, and other languages, are `programs`' part. A submission is known by its content: what was run once with the
+same inputs is not run again. Processor time decides about `timeout`: of a function for all tests together, of a program
+for each. Where the machine failed, the run is repeated, and after `ATTEMPTS` the verdict is `infra_error`, which the
+caller drops and counts.
 
-Not covered: programs that read and write standard streams, other languages, functions whose answer is no JSON value,
-answers that depend on the order of a set of strings (Python varies it from run to run).
+Not covered: functions whose answer is no plain value, answers that depend on the order of a set of strings (Python
+varies it from run to run).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import marshal
-import signal
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from threading import Lock
-from typing import Any, cast, get_args
+from typing import Any
 
-from sapience.problems.problem import Problem
-from sapience.rewards.comparison import is_json, same
+from sapience.problems.problem import Problem, StreamCase, TestCase
+from sapience.rewards.comparison import is_plain, same
 from sapience.rewards.contained_job import program_text
-from sapience.rewards.contained_process import Contained
 from sapience.rewards.limits import Limits
+from sapience.rewards.outcome import Answer, Failure, Outcome, read_outcome
+from sapience.rewards.programs import CALLABLE, Programs, same_output
 from sapience.rewards.sandbox import Sandbox
-from sapience.rewards.verdict import Verdict, VerdictKind
+from sapience.rewards.toolchains import installed
+from sapience.rewards.verdict import Verdict
 
 ATTEMPTS = 3
-_DETAIL_LETTERS = 300
-_TOLD_BY_THE_RUNNER = frozenset(get_args(VerdictKind)) - {"ok", "wrong", "infra_error"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    kind: VerdictKind
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What a submission did: one entry for each case, and what befell all of them, if anything."""
-
-    cases: tuple[_Answer | _Failure, ...]
-    whole: _Failure | None = None
 
 
 class CodeJudge:
@@ -69,19 +49,26 @@ class CodeJudge:
     ) -> None:
         self.sandbox = sandbox
         self.limits = limits or Limits()
+        self._programs = Programs(sandbox)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="judge")
         self._lock = Lock()
-        self._outcomes: OrderedDict[str, Future[_Outcome]] = OrderedDict()
+        self._outcomes: OrderedDict[str, Future[Outcome]] = OrderedDict()
         self._remembered = remembered
 
-    def judge(self, problem: Problem, source: str) -> Verdict:
-        return self.judge_many([(problem, source)])[0]
+    def judge(self, problem: Problem, source: str, limits: Limits | None = None) -> Verdict:
+        """The verdict on one submission, by limits of its own where the problem has them."""
+        return self.judge_many([(problem, source)], limits)[0]
 
-    def judge_many(self, submissions: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        """One verdict for each submission, in order. Raises ValueError for a problem that has no usable tests."""
+    def judge_many(self, submissions: Sequence[tuple[Problem, str]], limits: Limits | None = None) -> list[Verdict]:
+        """One verdict for each submission, in order.
+
+        Raises ValueError for a problem that has no usable tests, UserError where its language cannot be judged here.
+        """
         for problem, _ in submissions:
             _check(problem)
-        pending = [self._outcome(problem, source) for problem, source in submissions]
+            if problem.language != "python" or not problem.entry_point:
+                installed(problem.language)
+        pending = [self._outcome(problem, source, limits or self.limits) for problem, source in submissions]
         return [_verdict(problem, future.result()) for (problem, _), future in zip(submissions, pending, strict=True)]
 
     def close(self) -> None:
@@ -94,38 +81,63 @@ class CodeJudge:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _outcome(self, problem: Problem, source: str) -> Future[_Outcome]:
-        cases = [list(test.args) for test in problem.tests]
-        content = marshal.dumps((source, problem.entry_point, cases), 2)  # version 2 depends on the values alone
-        key = hashlib.sha256(content).hexdigest()
+    def _outcome(self, problem: Problem, source: str, limits: Limits) -> Future[Outcome]:
+        content = [source, problem.language, problem.entry_point, [_question(test) for test in problem.tests]]
+        key = hashlib.sha256(marshal.dumps([*content, asdict(limits)], 2)).hexdigest()  # 2 depends on the values alone
         with self._lock:
             future = self._outcomes.pop(key, None)
             if future is None or _is_lost(future):
-                future = self._pool.submit(self._run, source, problem.entry_point, cases)
+                future = self._pool.submit(self._run, problem, source, limits)
             self._outcomes[key] = future
             while len(self._outcomes) > self._remembered:
                 self._outcomes.popitem(last=False)
             return future
 
-    def _run(self, source: str, entry_point: str, cases: list[list[Any]]) -> _Outcome:
-        outcome = _Outcome(())
-        payload = (source, entry_point, cases, self.limits.cpu_seconds)
+    def _run(self, problem: Problem, source: str, limits: Limits) -> Outcome:
+        outcome = Outcome(())
         for _ in range(ATTEMPTS):
-            contained = self.sandbox.run(program_text("function_runner"), payload, self.limits)
-            outcome = _read(contained, len(cases), self.limits)
+            if problem.language == "python" and problem.entry_point:
+                outcome = self._call(problem, source, limits)
+            else:
+                outcome = self._programs.outcome(problem, source, limits)
             if outcome.whole is None or outcome.whole.kind != "infra_error":
                 break
         return outcome
 
+    def _call(self, problem: Problem, source: str, limits: Limits) -> Outcome:
+        cases = [_question(test) for test in problem.tests]
+        payload = (source, problem.entry_point, cases, limits.cpu_seconds)
+        contained = self.sandbox.run(program_text("function_runner"), payload, limits)
+        return read_outcome(contained, len(cases), limits)
+
 
 def _check(problem: Problem) -> None:
-    if not problem.entry_point or not problem.tests:
-        raise ValueError(f"a code problem needs an entry point and tests, '{problem.question[:80]}' has none")
-    if not all(is_json([*test.args, test.returns]) for test in problem.tests):
-        raise ValueError(f"tests hold JSON values only (lists, no tuples), those of '{problem.question[:80]}' do not")
+    where = problem.question[:80]
+    if not problem.tests:
+        raise ValueError(f"a code problem needs tests, '{where}' has none")
+    if not problem.entry_point:
+        if not all(isinstance(test, StreamCase) for test in problem.tests):
+            raise ValueError(
+                f"a program's tests are what it reads and writes, '{where}' names neither that nor a function"
+            )
+        return
+    if problem.language not in CALLABLE:
+        raise ValueError(
+            f"functions are judged in {' and '.join(sorted(CALLABLE))}; '{where}' asks for one in {problem.language}"
+        )
+    for test in problem.tests:
+        if not isinstance(test, TestCase) or not is_plain([*test.args, test.returns]):
+            raise ValueError(
+                f"a function's tests hold plain values only (numbers, texts, lists, …), those of '{where}' do not"
+            )
 
 
-def _is_lost(future: Future[_Outcome]) -> bool:
+def _question(test: TestCase | StreamCase) -> Any:
+    """What of a test goes into the sandbox."""
+    return test.stdin if isinstance(test, StreamCase) else list(test.args)
+
+
+def _is_lost(future: Future[Outcome]) -> bool:
     """Ended without an outcome that says something about the submission."""
     if not future.done():
         return False
@@ -135,64 +147,11 @@ def _is_lost(future: Future[_Outcome]) -> bool:
     return whole is not None and whole.kind == "infra_error"
 
 
-def _read(contained: Contained, count: int, limits: Limits) -> _Outcome:
-    if not contained.started:
-        reason = contained.complaint or f"{contained.ending}, status {contained.status}"
-        return _Outcome((), _Failure("infra_error", f"the sandbox did not start: {reason}"[:_DETAIL_LETTERS]))
-    if contained.ending == "wall":
-        return _Outcome((), _Failure("infra_error", f"no processor for it within {limits.wall_seconds:g} s"))
-    if contained.ending == "lost":
-        return _Outcome((), _Failure("infra_error", "the sandbox was ended from outside"))
-    cases: list[_Answer | _Failure | None] = [None] * count
-    whole = _whole_failure(contained, limits)
-    for line in contained.output[: limits.output_bytes].splitlines():
-        case, told = _parsed(line)
-        if case == -1 and isinstance(told, _Failure):
-            whole = whole or told
-        elif told is not None and 0 <= case < count and cases[case] is None:
-            cases[case] = told
-    missing = whole or _unanswered(contained.status)
-    return _Outcome(tuple(case or missing for case in cases), whole)
-
-
-def _whole_failure(contained: Contained, limits: Limits) -> _Failure | None:
-    if contained.ending == "output":
-        return _Failure("output_limit", f"more than {limits.output_bytes} bytes of answers")
-    if contained.ending == "idle":
-        return _Failure("timeout", f"waited or overspent, without an end after {limits.wall_seconds:g} s")
-    return None
-
-
-def _unanswered(status: int) -> _Failure:
-    """Why a case has no answer when the runner has ended."""
-    if -status in (signal.SIGPROF, signal.SIGXCPU):
-        return _Failure("timeout", "processor time used up")
-    if status < 0:
-        return _Failure("runtime_error", f"the program was ended by signal {-status}")
-    return _Failure("runtime_error", "the program ended without an answer")
-
-
-def _parsed(line: bytes) -> tuple[int, _Answer | _Failure | None]:
-    """The case a line speaks of and what it says; a line that nobody should have written says nothing."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return -1, None
-    if not isinstance(record, dict) or type(record.get("case")) is not int:
-        return -1, None
-    if "answer" in record:
-        return record["case"], _Answer(record["answer"])
-    kind, detail = record.get("kind"), record.get("detail")
-    if kind in _TOLD_BY_THE_RUNNER and isinstance(detail, str):
-        return record["case"], _Failure(cast(VerdictKind, kind), detail[:_DETAIL_LETTERS])
-    return -1, None
-
-
-def _verdict(problem: Problem, outcome: _Outcome) -> Verdict:
+def _verdict(problem: Problem, outcome: Outcome) -> Verdict:
     total = len(problem.tests)
     if outcome.whole is not None and outcome.whole.kind == "infra_error":
         return Verdict("infra_error", 0, total, outcome.whole.detail)
-    failures = [_judged(case, test.returns) for case, test in zip(outcome.cases, problem.tests, strict=True)]
+    failures = [_judged(case, test) for case, test in zip(outcome.cases, problem.tests, strict=True)]
     failures_met = [failure for failure in failures if failure is not None]
     passed = total - len(failures_met)
     worst = outcome.whole or (failures_met[0] if failures_met else None)
@@ -201,7 +160,14 @@ def _verdict(problem: Problem, outcome: _Outcome) -> Verdict:
     return Verdict(worst.kind, passed, total, worst.detail)
 
 
-def _judged(case: _Answer | _Failure, expected: Any) -> _Failure | None:
-    if isinstance(case, _Failure):
+def _judged(case: Answer | Failure, test: TestCase | StreamCase) -> Failure | None:
+    if isinstance(case, Failure):
         return case
-    return None if same(case.value, expected) else _Failure("wrong", "an answer is not the expected one")
+    if isinstance(test, StreamCase):
+        right = same_output(case.value, test.stdout)
+        return None if right else Failure("wrong", "the output is not the expected one")
+    return (
+        None
+        if same(case.value, test.returns, test.tolerance)
+        else Failure("wrong", "an answer is not the expected one")
+    )

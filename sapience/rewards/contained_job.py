@@ -7,14 +7,32 @@ from __future__ import annotations
 
 import marshal
 import math
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from sapience.rewards.interpreter import Interpreter
 from sapience.rewards.limits import Limits
 
-_FILE_BYTES = 1 << 24
 _OPEN_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a sandbox offers beyond a bare Python: compilers and other runtimes need more room."""
+
+    visible: Interpreter | None = None
+    """What of the machine can be read; None for Python's standard library alone."""
+    scratch_bytes: int = 1 << 24
+    """Size of the folder in memory that a program may write to, and of its largest file."""
+    bounded_space: bool = True
+    """Whether the address space of a process is limited to `Limits.memory_mb`."""
+    sees_itself: bool = False
+    """Whether there is a /proc (of its own process namespace) and sources of random numbers."""
+
+
+BARE = Surroundings()
 
 
 @cache
@@ -36,6 +54,7 @@ def job_bytes(
     identity: int | None = None,
     confinement: str = "",
     wishes: Any = None,
+    around: Surroundings = BARE,
 ) -> bytes:
     """All that `contained_entry` reads.
 
@@ -44,14 +63,15 @@ def job_bytes(
     """
     seconds = math.ceil(limits.cpu_seconds)
     alike = {
-        "RLIMIT_AS": limits.memory_mb << 20,
         "RLIMIT_NPROC": processes,
-        "RLIMIT_FSIZE": _FILE_BYTES,
-        "RLIMIT_NOFILE": _OPEN_FILES,
+        "RLIMIT_FSIZE": around.scratch_bytes,
+        "RLIMIT_NOFILE": _OPEN_FILES if around.visible is None else 4 * _OPEN_FILES,
         "RLIMIT_CORE": 0,
         "RLIMIT_MEMLOCK": 0,
         "RLIMIT_MSGQUEUE": 0,
     }
+    if around.bounded_space:
+        alike["RLIMIT_AS"] = limits.memory_mb << 20
     rows = [(name, value, value) for name, value in alike.items()] + [("RLIMIT_CPU", seconds, seconds + 1)]
     return marshal.dumps(
         {

@@ -30,7 +30,8 @@ _quoted = _json.encode_basestring_ascii
 
 
 def encoded(value: Any) -> str:
-    """JSON text of a value that is built of JSON's own types and nothing else: no subclass, no tuple, no NaN."""
+    """JSON text of a value that is built of plain types and nothing else: no subclass, no NaN. Tuples, sets and
+    dictionaries are objects that say what they are (`comparison.decoded` reads them)."""
     kind = type(value)
     if value is None:
         return "null"
@@ -44,9 +45,14 @@ def encoded(value: Any) -> str:
         return _quoted(value)
     if kind is list:
         return "[" + ",".join([encoded(item) for item in value]) + "]"
-    if kind is dict and all(type(key) is str for key in value):
-        return "{" + ",".join([_quoted(key) + ":" + encoded(item) for key, item in value.items()]) + "}"
-    raise TypeError(f"answered with {kind.__name__[:60]}, which is no JSON value")
+    if kind is tuple:
+        return '{"t":[' + ",".join([encoded(item) for item in value]) + "]}"
+    if kind is set:
+        return '{"s":[' + ",".join([encoded(item) for item in value]) + "]}"
+    if kind is dict:
+        pairs = ["[" + encoded(key) + "," + encoded(item) + "]" for key, item in value.items()]
+        return '{"d":[' + ",".join(pairs) + "]}"
+    raise TypeError(f"answered with {kind.__name__[:60]}, which is no plain value")
 
 
 def _tell(line: str) -> None:

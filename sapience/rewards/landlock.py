@@ -19,7 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from sapience.rewards.contained_job import job_bytes, program_text
+from sapience.recipe.errors import UserError
+from sapience.rewards.contained_job import BARE, Surroundings, job_bytes, program_text
 from sapience.rewards.contained_process import Contained, watch
 from sapience.rewards.identity import random_identity
 from sapience.rewards.interpreter import OPTIONS, Interpreter
@@ -51,8 +52,16 @@ class LandlockSandbox:
         read, listed = self.interpreter.taken_apart()
         return [str(path) for path in read], [str(path) for path in listed]
 
-    def run(self, program: str, payload: Any, limits: Limits) -> Contained:
-        """Execute the source `program` with `payload` as a global; it may answer on descriptor 3."""
+    def run(self, program: str, payload: Any, limits: Limits, around: Surroundings = BARE) -> Contained:
+        """Execute the source `program` with `payload` as a global; it may answer on descriptor 3.
+
+        Raises UserError where it needs more than a bare Python: nothing can be written here.
+        """
+        if around != BARE:
+            raise UserError(
+                "only functions in Python can be judged where namespaces are forbidden: programs and other languages need "
+                "bubblewrap (allow user namespaces; sapience doctor says more)"
+            )
         identity = random_identity()
         processes = limits.processes + (_running_tasks() if identity is None else 0)
         standard_library = str(Path(sysconfig.get_path("stdlib")).resolve()) if identity is not None else ""

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from sapience.recipe.errors import UserError
 from sapience.rewards.bubblewrap import BubblewrapSandbox, find_bwrap
+from sapience.rewards.contained_job import BARE, Surroundings
 from sapience.rewards.contained_process import Contained
 from sapience.rewards.interpreter import own_interpreter
 from sapience.rewards.landlock import LandlockSandbox
@@ -35,7 +36,7 @@ class Sandbox(Protocol):
     @property
     def weaker(self) -> bool: ...
 
-    def run(self, program: str, payload: Any, limits: Limits) -> Contained: ...
+    def run(self, program: str, payload: Any, limits: Limits, around: Surroundings = BARE) -> Contained: ...
 
 
 def choose_sandbox(wanted: Literal["auto", "bubblewrap", "landlock"] = "auto") -> Sandbox:

@@ -14,7 +14,7 @@ from available_tiers import TIERS, left_running, sandbox_of
 from sapience.problems.families import generate
 from sapience.problems.problem import Problem, TestCase
 from sapience.rewards.code import ATTEMPTS, CodeJudge
-from sapience.rewards.comparison import is_json, same
+from sapience.rewards.comparison import NotPlain, decoded, is_plain, same
 from sapience.rewards.contained_process import Contained
 from sapience.rewards.limits import Limits
 
@@ -120,7 +120,7 @@ def test_cases_do_not_see_what_others_left_behind(judge: CodeJudge) -> None:
 @pytest.mark.parametrize(
     "value",
     [None, True, 0, -7, 10**40, 1.5, -0.0, 1e300, "", "snow ☃ \"quoted\" \\ \n \0 \ud800", [], [[1, [2, "x"]], {}],
-     {"a": [1, None], "": {"b": False}}],
+     {"a": [1, None], "": {"b": False}}, (), (1, (2, [3])), {1, "a"}, set(), {1: {2: ()}, (1, 2): "x", None: True}],
     ids=repr,
 )  # fmt: skip
 def test_values_go_in_and_come_out_unchanged(judge: CodeJudge, value: Any) -> None:
@@ -216,7 +216,7 @@ def test_whatever_a_sandbox_says_gives_a_verdict(output: bytes) -> None:
 
 def test_problems_without_usable_tests_are_refused() -> None:
     with CodeJudge(Counting(RIGHT)) as judge:  # type: ignore[arg-type]
-        for problem in (problem_of(), problem_of(((1,), (1, 2))), problem_of(((1,), float("nan")))):
+        for problem in (problem_of(), problem_of(((1,), b"bytes")), problem_of(((1,), float("nan")))):
             with pytest.raises(ValueError, match="tests"):
                 judge.judge(problem, "x")
 
@@ -227,8 +227,17 @@ def test_comparison_is_strict_in_types() -> None:
                              ({"a": 1}, {"a": 1, "b": 2}), ({"a": True}, {"a": 1}), ([1, [True]], [1, [1]])):  # fmt: skip
         assert not same(answer, expected), (answer, expected)
     assert same(0.1 + 0.2, 0.3) and same(2, 2.0) and not same(2.000001, 2.0) and not same("2.0", 2.0)
-    assert not same(True, 1.0) and not same(10**400, 1.0)
-    assert is_json([1, "x", {"a": None}]) and not is_json((1,)) and not is_json({1: 2}) and not is_json(float("inf"))
+    assert not same(True, 1.0) and not same(10**400, 1.0) and same(1.0, 1, 0.0) and not same(1.5, 1, 0.0)
+    assert not same([1, 2], (1, 2)) and not same((1, 2), [1, 2]) and same((1, (2,)), (1, (2,)))
+    assert same({3, 1}, {1, 3}) and not same({1}, {2}) and not same({True}, {1}) and same({1: (2,)}, {1: (2,)})
+    assert same(1.01, 1.0, 0.05) and same([10], [10.4], 0.05) and not same(1.06, 1.0, 0.05)
+    assert is_plain([1, "x", {"a": None}, (1,), {2}, {1: 2}]) and not is_plain(float("inf")) and not is_plain(b"")
+
+
+@pytest.mark.parametrize("told", [{"a": 1}, {"t": 3}, {"t": [], "s": []}, {"d": [1]}, {"s": [[1]]}, {"d": [[[1], 2]]}])
+def test_an_object_that_is_no_value_is_no_answer(told: Any) -> None:
+    with pytest.raises(NotPlain):
+        decoded([told])
 
 
 def test_nothing_is_left_behind(judge: CodeJudge) -> None:

@@ -1,0 +1,186 @@
+"""Whole programs: compiled in one sandbox, run in another, once for every test's standard input.
+
+The compiler's sandbox has the compiler's needs and no test; that of the tests has the program and its inputs, never the
+expected outputs. All tests of a submission share a sandbox (putting one up takes longer than most tests), each run being
+a process of its own after which everything it started is killed. A function in JavaScript becomes a program that reads
+arguments and writes the answer as JSON.
+
+Limits hold for each test: `Limits.cpu_seconds` on top of what the language's runtime takes to begin. Not covered:
+functions in compiled languages (ask for a program instead), interactive programs, special checkers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from sapience.problems.problem import Language, Problem, StreamCase
+from sapience.rewards.contained_job import Surroundings, program_text
+from sapience.rewards.contained_process import Contained
+from sapience.rewards.limits import Limits
+from sapience.rewards.outcome import DETAIL_LETTERS, Answer, Failure, Outcome, from_base64, read_outcome
+from sapience.rewards.sandbox import Sandbox
+from sapience.rewards.toolchains import Installed, Toolchain, installed
+
+COMPILER = Limits(cpu_seconds=60.0, wall_seconds=240.0, memory_mb=2048, output_bytes=64 << 20, processes=128)
+"""What compiling one submission may take."""
+_COMPILER_SCRATCH = 512 << 20
+_CALL = """
+;(() => {{
+  const input = require("fs").readFileSync(0, "utf8");
+  const write = (text) => require("fs").writeSync(1, text);
+  const stringify = JSON.stringify;
+  const answer = {entry}(...JSON.parse(input));
+  write(stringify(answer === undefined ? null : answer));
+}})();
+"""
+"""Behind a function in JavaScript: calls it with what standard input holds."""
+CALLABLE: frozenset[Language] = frozenset({"python", "javascript"})
+"""Languages in which problems may ask for a function."""
+
+
+class Programs:
+    """Compiles and runs submissions in a sandbox; keeps what it compiled for a while."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self._compiled = lru_cache(maxsize=64)(self._compile)
+
+    def outcome(self, problem: Problem, source: str, limits: Limits) -> Outcome:
+        """What the submission did with every test. Raises UserError where the language cannot be judged here."""
+        kit = installed(problem.language)
+        if problem.language == "javascript" and problem.entry_point:
+            source += _CALL.format(entry=problem.entry_point)
+        made = self._compiled(problem.language, source)
+        if isinstance(made, Failure):
+            if made.kind == "infra_error":
+                self._compiled.cache_clear()
+            return Outcome((), made) if made.kind == "infra_error" else _all(made, len(problem.tests))
+        inputs = [_input(test) for test in problem.tests]
+        contained = self._run(kit, limits, made, kit.command(kit.toolchain.run, source, limits.memory_mb), inputs)
+        room = _room(limits, len(inputs), kit.toolchain)
+        read = read_outcome(contained, len(inputs), room)
+        if not problem.entry_point:
+            return read
+        return replace(read, cases=tuple(map(_json_answer, read.cases)))
+
+    def _compile(self, language: Language, source: str) -> dict[str, tuple[bytes, int]] | Failure:
+        """The files of a submission that can be run, or why there are none."""
+        kit = installed(language)
+        files = {kit.source_name(source): (source.encode("utf-8", "replace"), 0o644)}
+        command = kit.command(kit.toolchain.compile, source, COMPILER.memory_mb)
+        around = _surroundings(kit, _COMPILER_SCRATCH, for_compiler=True)
+        payload = _payload(kit, command, files, [b""], COMPILER.cpu_seconds, 1 << 16, {}) | {"keep": True}
+        contained = self.sandbox.run(program_text("stream_runner"), payload, COMPILER, around)
+        read = read_outcome(contained, 1, COMPILER)
+        if read.whole is not None and read.whole.kind == "infra_error":
+            return read.whole
+        case = read.cases[0]
+        if isinstance(case, Failure):
+            return replace(case, kind="compile_error") if case.kind == "runtime_error" else case
+        return files | _made(contained.output)
+
+    def _run(
+        self,
+        kit: Installed,
+        limits: Limits,
+        files: dict[str, tuple[bytes, int]],
+        command: list[str],
+        inputs: list[bytes],
+    ) -> Contained:
+        seconds = limits.cpu_seconds + kit.toolchain.start_seconds
+        bounds = {"RLIMIT_CPU": math.ceil(seconds)}
+        payload = _payload(kit, command, files, inputs, seconds, limits.output_bytes, bounds)
+        around = _surroundings(kit, max(1 << 24, 2 * sum(len(data) for data, _ in files.values())))
+        return self.sandbox.run(
+            program_text("stream_runner"), payload, _room(limits, len(inputs), kit.toolchain), around
+        )
+
+
+def _payload(
+    kit: Installed,
+    command: list[str],
+    files: dict[str, tuple[bytes, int]],
+    inputs: list[bytes],
+    seconds: float,
+    output_bytes: int,
+    bounds: dict[str, int],
+) -> dict[str, Any]:
+    return {
+        "command": command, "environment": dict(kit.toolchain.environment), "files": dict(files), "inputs": inputs,
+        "cpu_seconds": seconds, "output_bytes": output_bytes, "keep": False,
+        "limits": bounds | {"RLIMIT_STACK": _stack()},
+    }  # fmt: skip
+
+
+def _stack() -> int:
+    """Room for deep recursion, as contests give it, as far as we have it ourselves."""
+    most = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    return 64 << 20 if most == resource.RLIM_INFINITY else min(most, 64 << 20)
+
+
+def _surroundings(kit: Installed, scratch_bytes: int, for_compiler: bool = False) -> Surroundings:
+    chain = kit.toolchain
+    bounded = chain.bounded_space and not for_compiler
+    return Surroundings(kit.visible, scratch_bytes, bounded, chain.sees_itself or for_compiler)
+
+
+def _room(limits: Limits, tests: int, chain: Toolchain) -> Limits:
+    """Limits of the whole sandbox: of all tests together."""
+    seconds = limits.cpu_seconds + chain.start_seconds
+    return Limits(
+        cpu_seconds=tests * seconds + 1.0,
+        wall_seconds=limits.wall_seconds + 4 * tests * seconds,
+        memory_mb=limits.memory_mb,
+        output_bytes=tests * (2 * limits.output_bytes + 2048),
+        processes=limits.processes + chain.tasks + 2,
+    )
+
+
+def _made(output: bytes) -> dict[str, tuple[bytes, int]]:
+    """The files that a compiler left, as the runner told them."""
+    files = {}
+    for line in output.splitlines():
+        if line.startswith(b'{"file":'):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            name, data = from_base64(record.get("file")), from_base64(record.get("data"))
+            if name is not None and data is not None and type(record.get("mode")) is int:
+                files[name.decode("utf-8", "replace")] = (data, record["mode"])
+    return files
+
+
+def _input(test: Any) -> bytes:
+    text = test.stdin if isinstance(test, StreamCase) else json.dumps(list(test.args))
+    return text.encode("utf-8", "replace")
+
+
+def _all(failure: Failure, count: int) -> Outcome:
+    return Outcome((failure,) * count, failure)
+
+
+def _json_answer(case: Answer | Failure) -> Answer | Failure:
+    if isinstance(case, Failure):
+        return case
+    try:
+        return Answer(json.loads(case.value))
+    except (ValueError, RecursionError):
+        return Failure("runtime_error", f"answered with no JSON value: {case.value[:60]!r}"[:DETAIL_LETTERS])
+
+
+def same_output(written: bytes, expected: str) -> bool:
+    """Whether a program wrote what it should: blanks at line ends and empty lines at the end aside."""
+    return _lines(written.decode("utf-8", "replace")) == _lines(expected)
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
