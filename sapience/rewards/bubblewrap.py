@@ -10,8 +10,8 @@ An ordinary user gets all that from a user namespace. Root does without one and 
 inside, before the program starts: a limit on the number of processes does not bind the superuser, not even inside
 a user namespace, and one who becomes somebody else earlier may not reach a Python that is installed under /root.
 
-Not covered: a limit on the memory of all processes of a submission together (cgroups); it is the product of
-`Limits.memory_mb` and `Limits.processes`.
+Control groups, where they can be used, bound memory and processes of a submission together; elsewhere what it can hold is
+the product of `Limits.memory_mb` and `Limits.processes`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,15 @@ from typing import Any, Literal
 
 from sapience.rewards.contained_job import BARE, Surroundings, job_bytes, program_text
 from sapience.rewards.contained_process import Contained, watch
+from sapience.rewards.control_group import ControlGroups, Group, find_control_groups
 from sapience.rewards.identity import random_identity
 from sapience.rewards.interpreter import OPTIONS, Interpreter
 from sapience.rewards.limits import Limits
 from sapience.rewards.syscall_filter import filter_program
 
+_OVERHEAD_BYTES = 48 << 20
+"""Memory of bwrap and of the runner, beside the submission's."""
+_OVERHEAD_TASKS = 4
 _ISOLATION = """
 --unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try --die-with-parent --new-session
 --clearenv --hostname box --cap-drop ALL
@@ -57,19 +61,40 @@ class BubblewrapSandbox:
     interpreter: Interpreter
     tier: Literal["bubblewrap"] = "bubblewrap"
     weaker: bool = False
-    description: str = (
-        "bubblewrap: own process, network, mount and IPC namespaces, an unprivileged user, read-only standard library, "
-        "system call filter, limits on processor time, memory and processes"
-    )
+    groups: ControlGroups | None = field(default_factory=find_control_groups)
+    """Where a submission's memory and processes can be bounded together."""
     _filter: bytes = field(default_factory=filter_program, repr=False)
+
+    @property
+    def description(self) -> str:
+        """What holds, in one sentence."""
+        whole = " of each process, and of all together by control groups" if self.groups else " of each process"
+        return (
+            "bubblewrap: own process, network, mount and IPC namespaces, an unprivileged user, read-only system files, system "
+            f"call filter, limits on processor time, on output, and on memory{whole}"
+        )
 
     def run(self, program: str, payload: Any, limits: Limits, around: Surroundings = BARE) -> Contained:
         """Execute the source `program` with `payload` as a global; it may answer on descriptor 3."""
+        if self.groups is None:
+            return self._contained(program, payload, limits, around, None)
+        memory = (limits.memory_mb << 20) + around.scratch_bytes + _OVERHEAD_BYTES
+        try:
+            with self.groups.group(memory, limits.processes + _OVERHEAD_TASKS) as group:
+                contained = self._contained(program, payload, limits, around, group)
+                return replace(contained, out_of_memory=group.ran_out())
+        except OSError as error:
+            return Contained(False, "exit", 127, complaint=f"no control group: {error}")
+
+    def _contained(
+        self, program: str, payload: Any, limits: Limits, around: Surroundings, group: Group | None
+    ) -> Contained:
         identity = random_identity()
         filter_descriptor = _holding(self._filter)
         try:
             contained = watch(
-                [str(self.bwrap), *self._setting(filter_descriptor, identity is not None, around), "--",
+                [*(group.entrance() if group else ()), str(self.bwrap),
+                 *self._setting(filter_descriptor, identity is not None, around), "--",
                  str(self.interpreter.executable), *OPTIONS, program_text("contained_entry")],
                 job=job_bytes(program, payload, limits, limits.processes, identity, around=around),
                 pass_fds=(filter_descriptor,),

@@ -50,6 +50,8 @@ class Contained:
     status: int
     output: bytes = b""
     complaint: str = ""
+    out_of_memory: bool = False
+    """The kernel has killed a process of it because all of them together held too much."""
 
 
 def watch(command: Sequence[str], *, job: bytes, limits: Limits, pass_fds: Sequence[int] = ()) -> Contained:

@@ -44,6 +44,9 @@ class Outcome:
     whole: Failure | None = None
 
 
+OUT_OF_MEMORY = Failure("memory", "all processes together held more memory than the limit")
+
+
 def read_outcome(contained: Contained, count: int, limits: Limits) -> Outcome:
     """An entry for each of `count` cases; where the sandbox itself failed, the whole is an `infra_error`."""
     if not contained.started:
@@ -61,8 +64,16 @@ def read_outcome(contained: Contained, count: int, limits: Limits) -> Outcome:
             whole = whole or told
         elif told is not None and 0 <= case < count and cases[case] is None:
             cases[case] = told
-    missing = whole or _unanswered(contained.status)
+    missing = whole or (OUT_OF_MEMORY if contained.out_of_memory else _unanswered(contained.status))
+    if contained.out_of_memory:
+        cases = [OUT_OF_MEMORY if _killed(case) else case for case in cases]
     return Outcome(tuple(case or missing for case in cases), whole)
+
+
+def _killed(case: Answer | Failure | None) -> bool:
+    return (
+        isinstance(case, Failure) and case.kind == "runtime_error" and f"signal {signal.SIGKILL.value}" in case.detail
+    )
 
 
 def _whole_failure(contained: Contained, limits: Limits) -> Failure | None:

@@ -23,7 +23,7 @@ from sapience.rewards.verdict import Verdict
 
 def is_program(problem: Problem) -> bool:
     """True where the answer has to be run."""
-    return problem.domain == "code" and bool(problem.entry_point)
+    return problem.domain == "code" and bool(problem.tests)
 
 
 class RuleJudge:
@@ -68,11 +68,13 @@ class RuleJudge:
         programs: dict[int, tuple[Problem, str]] = {}
         for index, (problem, text) in enumerate(zip(problems, texts, strict=True)):
             if is_program(problem):
-                source = text.strip().split(SEPARATOR)[0] if plain else fenced_source(text)
+                source = text.strip().split(SEPARATOR)[0] if plain else fenced_source(text, problem.language)
                 if source:
                     programs[index] = problem, source
                 else:
-                    verdicts[index] = Verdict("format_error", 0, len(problem.tests), "no fenced block of Python")
+                    verdicts[index] = Verdict(
+                        "format_error", 0, len(problem.tests), f"no fenced block of {problem.language}"
+                    )
             elif plain:
                 verdicts[index] = Verdict("ok" if score(problem, text) else "wrong", int(score(problem, text)), 1)
             else:

@@ -9,15 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from sapience.problems.problem import Language
+
 _FENCE = re.compile(r" {0,3}(`{3,})[ \t]*([^`\r\n]*?)[ \t]*[\r\n]*")
-_PYTHON = ("", "python", "python3", "py")
+_NAMES: dict[Language, tuple[str, ...]] = {
+    "python": ("python", "python3", "py"),
+    "c": ("c",),
+    "cpp": ("cpp", "c++", "cc", "cxx"),
+    "java": ("java",),
+    "javascript": ("javascript", "js", "node"),
+    "go": ("go", "golang"),
+    "rust": ("rust", "rs"),
+    "bash": ("bash", "sh", "shell"),
+}
+"""What a fence may call a language."""
 
 
-def fenced_source(text: str) -> str | None:
-    """The content of the last complete block marked as Python or not marked; None where there is none."""
+def fenced_source(text: str, language: Language = "python") -> str | None:
+    """The content of the last complete block marked as the language or not marked; None where there is none."""
     last = None
-    for language, content, closed in _blocks(text):
-        if closed and language in _PYTHON:
+    for marked, content, closed in _blocks(text):
+        if closed and (marked == "" or marked in _NAMES[language]):
             last = content
     return last
 
