@@ -55,13 +55,15 @@ class Programs:
         kit = installed(problem.language)
         if problem.language == "javascript" and problem.entry_point:
             source += _CALL.format(entry=problem.entry_point)
-        made = self._compiled(problem.language, source)
+        interpreted = problem.language == "python"
+        made = {} if interpreted else self._compiled(problem.language, source)
         if isinstance(made, Failure):
             if made.kind == "infra_error":
                 self._compiled.cache_clear()
             return Outcome((), made) if made.kind == "infra_error" else _all(made, len(problem.tests))
         inputs = [_input(test) for test in problem.tests]
-        contained = self._run(kit, limits, made, kit.command(kit.toolchain.run, source, limits.memory_mb), inputs)
+        command = kit.command(kit.toolchain.run, source, limits.memory_mb)
+        contained = self._run(kit, limits, made, command, inputs, source if interpreted else None)
         room = _room(limits, len(inputs), kit.toolchain)
         read = read_outcome(contained, len(inputs), room)
         if not problem.entry_point:
@@ -91,10 +93,11 @@ class Programs:
         files: dict[str, tuple[bytes, int]],
         command: list[str],
         inputs: list[bytes],
+        python: str | None,
     ) -> Contained:
         seconds = limits.cpu_seconds + kit.toolchain.start_seconds
         bounds = {"RLIMIT_CPU": math.ceil(seconds)}
-        payload = _payload(kit, command, files, inputs, seconds, limits.output_bytes, bounds)
+        payload = _payload(kit, command, files, inputs, seconds, limits.output_bytes, bounds) | {"python": python}
         around = _surroundings(kit, max(1 << 24, 2 * sum(len(data) for data, _ in files.values())))
         return self.sandbox.run(
             program_text("stream_runner"), payload, _room(limits, len(inputs), kit.toolchain), around
@@ -112,7 +115,7 @@ def _payload(
 ) -> dict[str, Any]:
     return {
         "command": command, "environment": dict(kit.toolchain.environment), "files": dict(files), "inputs": inputs,
-        "cpu_seconds": seconds, "output_bytes": output_bytes, "keep": False,
+        "cpu_seconds": seconds, "output_bytes": output_bytes, "keep": False, "python": None,
         "limits": bounds | {"RLIMIT_STACK": _stack()},
     }  # fmt: skip
 

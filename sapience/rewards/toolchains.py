@@ -55,8 +55,7 @@ _GCC = "Debian and Ubuntu: apt install gcc g++; Fedora: dnf install gcc gcc-c++"
 TOOLCHAINS: dict[Language, Toolchain] = {
     "python": Toolchain(
         "python", (), "comes with sapience", "main.py",
-        ("{python}", "-I", "-S", "-X", "utf8", "-c", "compile(open('{source}').read(), '{source}', 'exec')"),
-        ("{python}", "-I", "-S", "-X", "utf8", "{source}"), _PATH,
+        (), ("{python}",), _PATH,  # the runner in the sandbox is a Python itself
     ),
     "c": Toolchain(
         "c", ("gcc",), _GCC, "main.c", ("gcc", "-O2", "-std=gnu17", "-w", "-o", "program", "{source}", "-lm"),
