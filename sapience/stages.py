@@ -223,13 +223,15 @@ def _own_files(stage: Stage, recipe: Recipe) -> Iterator[tuple[str, str]]:
         if not file.is_file():
             raise UserError(f"no tokenizer.json at {file}: correct tokenizer.path, or leave it out to train one")
         yield "tokenizer.json", hash_file(file)
-    named = {"finetune": recipe.finetune.samples, "reward": recipe.reward.pairs}.get(stage.name, [])
+    rewards = [name.rpartition(":")[0] for sources in recipe.reinforce.rewards.values() for name in sources if ":" in name]
+    files = {"finetune": recipe.finetune.samples, "reward": recipe.reward.pairs, "reinforce": rewards}
+    named = files.get(stage.name, [])
     sets = {"reward": recipe.reward.problems, "reinforce": recipe.reinforce.problems}
     problems = sets.get(stage.name, ProblemSetSection())
     if _EXPERTS in stage.sections or stage.name == "specialise":
         problems = recipe.specialise.all_problems() if problems.empty else problems
-    for text in sorted({*named, *(file.path for file in problems.files)}):
-        yield f"file {text}", _hash(Path(text), stage.name)
+    for text in sorted({*named, *(file.path for file in problems.files if file.path is not None)}):
+        yield f"file {text}", _hash(Path(text).expanduser(), stage.name)
 
 
 def _hash(path: Path, where: str) -> str:

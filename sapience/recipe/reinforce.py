@@ -1,10 +1,21 @@
 """GRPO from the SFT model to the assistant (report, section 5.2.2)."""
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+import re
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from sapience.recipe.policy import PolicySection
 from sapience.recipe.problem_sets import ProblemSetSection
 from sapience.recipe.section import Section
+
+RewardDomain = Literal["math", "code", "general", "everyday"]
+OF_PROBLEMS = frozenset({"rule", "tests", "format", "language", "length"})
+OF_WISHES = frozenset({"model", "manner", "language", "length"})
+DEFAULT_REWARDS: dict[str, dict[str, float]] = {
+    **{domain: {"rule": 1.0, "format": 0.1, "language": 0.2} for domain in ("math", "code", "general")},
+    "everyday": {"model": 1.0, "manner": 1.0, "language": 0.2},
+}
 
 
 class ReinforceSection(Section):
@@ -21,15 +32,30 @@ class ReinforceSection(Section):
     wishes: NonNegativeInt = 0
     """Formed everyday wishes to choose from beside the openings of the conversations that come with sapience; none that
     an earlier stage has used."""
-    rule_weight: NonNegativeFloat = 1.0
-    """What a right answer to a problem is worth."""
-    format_weight: NonNegativeFloat = 0.1
-    """What the asked format (a box, a fenced block) is worth, right or wrong."""
-    model_weight: NonNegativeFloat = 1.0
-    """What the reward model's score, squashed to 0-1, is worth."""
-    manner_weight: NonNegativeFloat = 1.0
-    """What the right kind of answer to an everyday wish is worth: to refuse a harmful one, to admit where nobody can know,
-    to answer any other."""
-    language_weight: NonNegativeFloat = 0.2
-    """What answering in the language of the question is worth (DeepSeek-R1's language consistency)."""
+    rewards: dict[RewardDomain, dict[str, NonNegativeFloat]] = Field(default_factory=dict)
+    """What an answer is worth: for each domain the sources and their weights, which are added up; a domain that is not
+    named has `DEFAULT_REWARDS`. Sources of problems: `rule` (right or not), `tests` (share of the tests that a program
+    passes), `format` (the asked box or fenced block is there, right or wrong). Of wishes: `model` (the reward model's score,
+    squashed to 0-1), `manner` (a harmful one refused, an unanswerable one admitted to be so, any other answered). Of both:
+    `language` (DeepSeek-R1's language consistency), `length` (see `rewards.short` and `rewards.long`), and
+    `FILE.py:FUNCTION`, a function of your own that takes question and answer and returns a number, by rights from 0 to 1."""
     policy: PolicySection = PolicySection()
+
+    def weights(self, domain: str) -> dict[str, float]:
+        """Sources and weights of a domain."""
+        named: dict[str, float] | None = self.rewards.get(domain)  # type: ignore[call-overload]
+        return DEFAULT_REWARDS[domain] if named is None else named
+
+    @model_validator(mode="after")
+    def _known_sources(self) -> Self:
+        for domain, sources in self.rewards.items():
+            known = OF_WISHES if domain == "everyday" else OF_PROBLEMS
+            unknown = [name for name in sources if name not in known and not re.fullmatch(r".+\.py:\w+", name)]
+            if unknown:
+                raise ValueError(
+                    f"rewards.{domain} names {', '.join(unknown)}: sources there are {', '.join(sorted(known))}, and "
+                    "functions of your own as FILE.py:FUNCTION"
+                )
+            if not any(sources.values()):
+                raise ValueError(f"rewards.{domain} has no source with a weight: nothing could be learned")
+        return self

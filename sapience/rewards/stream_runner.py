@@ -63,7 +63,9 @@ def _start(payload: dict[str, Any], program: CodeType | None, stdin: int, out: i
             os.dup2(descriptor, number)
         os.closerange(_ANSWERS, 256)
         for name, value in limits.items():
-            resource.setrlimit(getattr(resource, name), (value, value))
+            resource.setrlimit(
+                getattr(resource, name), (value, value + (name == "RLIMIT_CPU"))
+            )  # first a signal, then the end
         os.chdir(_FOLDER)
         if program is not None:
             _interpret(program)
@@ -179,7 +181,7 @@ def _run(case: int, payload: dict[str, Any], program: CodeType | None, stdin: by
     told = err.decode("utf-8", "replace").strip()[-300:]
     if over:
         kind, detail = "output_limit", f"more than {payload['output_bytes']} bytes of output"
-    elif killed in (signal.SIGXCPU, signal.SIGPROF) or seconds > payload["cpu_seconds"]:
+    elif killed in (signal.SIGXCPU, signal.SIGPROF) or seconds >= 0.99 * payload["cpu_seconds"]:
         kind, detail = "timeout", f"more than {payload['cpu_seconds']:g} s of processor time"
     elif (killed or code) and any(word in err for word in _MEMORY_WORDS):
         kind, detail = "memory", told

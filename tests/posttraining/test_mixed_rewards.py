@@ -3,25 +3,32 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from sapience.corpus.chat import Message
 from sapience.posttraining.mixed_rewards import MixedJudge
+from sapience.posttraining.own_reward import load_own_reward
 from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.reinforce import asked
 from sapience.posttraining.rollouts import Prompt
 from sapience.posttraining.rule_rewards import right_or_wrong
 from sapience.posttraining.wishes import asked_conversations, right_kind, wish_prompt
-from sapience.problems.problem import Problem
-from sapience.recipe import Recipe
+from sapience.problems.problem import Problem, TestCase
+from sapience.recipe import Recipe, UserError
 from sapience.recipe.problem_sets import ProblemSetSection
 from sapience.recipe.reinforce import ReinforceSection
+from sapience.recipe.rewards import RewardsSection
 from sapience.rewards.rules import RuleJudge
 from sapience.rewards.verdict import Verdict
 
 SECTION = ReinforceSection(
-    rule_weight=2.0, format_weight=0.5, model_weight=3.0, manner_weight=0.5, language_weight=0.25
+    rewards={
+        "math": {"rule": 2.0, "format": 0.5, "language": 0.25},
+        "everyday": {"model": 3.0, "manner": 0.5, "language": 0.25},
+    }
 )
 NUMBER = Prompt.of(Problem("maxn", "math", "Largest of 4 and 7?", "7", "7"))
 CHINESE = Prompt.of(Problem("mine", "math", "四和七哪个大？", "7", "7"))
@@ -74,6 +81,68 @@ def test_a_failed_grader_gives_no_reward_instead_of_a_wrong_one() -> None:
     for judge in (MixedJudge(SECTION, Failing(), None), right_or_wrong(Failing())):
         [reward] = judge([NUMBER], [r"\boxed{7}"])
         assert reward.value is None and not reward.right
+
+
+def test_a_domain_that_the_recipe_does_not_name_has_the_usual_rewards() -> None:
+    code = Problem("codefn", "code", "f", "", "", "f", (TestCase((1,), 1), TestCase((2,), 2)))
+    verdict = Verdict("wrong", 1, 2)
+    reward = MixedJudge(SECTION, RuleJudge(), None)._of_problem(Prompt.of(code), "```python\n```", verdict)
+    assert reward.sources == {"rule": 0.0, "format": 0.1, "language": 0.2}
+
+
+def test_partial_credit_and_length_where_the_recipe_asks_for_them() -> None:
+    section = ReinforceSection(rewards={"code": {"rule": 1.0, "tests": 0.5, "length": 2.0}})
+    rules = RuleJudge(RewardsSection(short=10, long=30))
+    judge = MixedJudge(section, rules, None)
+    code = Prompt.of(Problem("codefn", "code", "f", "", "", "f", (TestCase((1,), 1),)))
+    for text, length in (("x" * 10, 1.0), ("x" * 20, 0.5), ("x" * 31, 0.0)):
+        reward = judge._of_problem(code, text, Verdict("timeout", 1, 4))
+        assert reward.sources == {"rule": 0.0, "tests": 0.125, "length": 2 * length}
+        assert reward.value == pytest.approx(sum(reward.sources.values())) and reward.verdict == "timeout"
+
+
+OWN = """
+def brevity(question, answer):
+    return 1 - min(1, len(answer) / 100)
+
+def nonsense(question, answer):
+    return float("nan")
+
+def broken(question, answer):
+    raise KeyError(question)
+"""
+
+
+def test_a_reward_of_ones_own_is_one_function(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    section = ReinforceSection(rewards={"math": {"rule": 1.0, f"{path}:brevity": 0.5}})
+    answer = r"\boxed{7}" + " " * 41
+    [reward] = MixedJudge(section, RuleJudge(), None)([NUMBER], [answer])
+    assert reward.sources == {"rule": 1.0, f"{path}:brevity": pytest.approx(0.25)}
+    for name, words in (("nonsense", "finite"), ("broken", "KeyError"), ("absent", "no function absent")):
+        section = ReinforceSection(rewards={"math": {f"{path}:{name}": 1.0}})
+        with pytest.raises(UserError, match=words):
+            MixedJudge(section, RuleJudge(), None)([NUMBER], ["x"])
+    with pytest.raises(UserError, match="does not exist"):
+        load_own_reward(f"{tmp_path}/nowhere.py:brevity")
+    path.write_text("def (")
+    with pytest.raises(UserError, match="SyntaxError"):
+        load_own_reward(f"{path}:brevity")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "words"),
+    [
+        ({"math": {"model": 1.0}}, "sources there are format, language, length, rule, tests"),
+        ({"everyday": {"rule": 1.0}}, "sources there are language, length, manner, model"),
+        ({"math": {"rule": 0.0}}, "nothing could be learned"),
+        ({"poetry": {"rule": 1.0}}, "poetry"),
+    ],
+)
+def test_rewards_that_cannot_be_are_refused(rewards: dict[str, dict[str, float]], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        ReinforceSection.model_validate({"rewards": rewards})
 
 
 def test_an_iteration_asks_its_share_of_wishes_whatever_was_asked_before() -> None:
