@@ -134,7 +134,7 @@ SPEED_ONLY = {
     "distill": ("device", "generator.timeout", "generator.key_variable"),
     "finetune": _SUPERVISED,
     "reward": (*_RUNNING, "micro_pairs"),
-    "reinforce": _POLICY,
+    "reinforce": (*_POLICY, "judge.timeout", "judge.key_variable", "judge.at_once"),
     "evaluate": ("device", "batch_tokens"),
     "rewards": ("workers",),
 }

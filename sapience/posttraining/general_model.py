@@ -21,7 +21,7 @@ from typing import Any, Self
 import httpx2
 
 from sapience.corpus.chat import Message
-from sapience.recipe.distill import GeneratorSection
+from sapience.recipe.endpoint import EndpointSection
 from sapience.recipe.errors import UserError
 from sapience.review.records import storable
 
@@ -61,14 +61,16 @@ class Reply:
 class GeneralModel:
     """A connection to the model that a recipe names. Raises UserError for an address or key that cannot be used."""
 
-    def __init__(self, section: GeneratorSection) -> None:
+    def __init__(self, section: EndpointSection, place: str = "distill.generator") -> None:
         self.section = section
+        self._place = place
+        """Where the recipe names it, for messages."""
         try:
             base = httpx2.URL(section.url)
         except httpx2.InvalidURL as error:
-            raise UserError(f"distill.generator.url is no address ({error}): write http://HOST:PORT/v1") from None
+            raise UserError(f"{self._place}.url is no address ({error}): write http://HOST:PORT/v1") from None
         if base.scheme not in ("http", "https") or not base.host:
-            raise UserError(f"distill.generator.url {_shown(base)!r} is no web address: write http://HOST:PORT/v1")
+            raise UserError(f"{self._place}.url {_shown(base)!r} is no web address: write http://HOST:PORT/v1")
         self.address = _shown(base)
         """Without credentials and query: fit for records and messages."""
         self._url = base.copy_with(userinfo=b"", path=base.path.rstrip("/") + "/chat/completions")
@@ -106,7 +108,7 @@ class GeneralModel:
         if not failure.reached:
             raise UserError(
                 f"the general model at {self.address} cannot be reached ({failure}): see that the server runs and that "
-                "distill.generator.url is right, then run again; the drafts made so far are kept"
+                f"{self._place}.url is right, then run again; the drafts made so far are kept"
             )
         raise Unavailable(f"asked {TIMES[ATTEMPTS]}: {failure}")
 
@@ -137,7 +139,7 @@ class GeneralModel:
             except httpx2.InvalidURL as error:
                 raise _Passing(f"it redirects to what is no address ({self._clipped(str(error))})") from None
             raise UserError(
-                f"the general model at {self.address} redirects to {self._clipped(target)}: set distill.generator.url "
+                f"the general model at {self.address} redirects to {self._clipped(target)}: set {self._place}.url "
                 "to where it is, since a key must not follow a redirect"
             )
         if status in (408, 429) or status >= 500:
@@ -150,8 +152,8 @@ class GeneralModel:
             remedy = {
                 401: f"put a valid key into the environment variable {self.section.key_variable}",
                 403: f"see that the key in {self.section.key_variable} may use this model",
-                404: "correct distill.generator.url (most end in /v1) or distill.generator.model",
-            }.get(status, "correct distill.generator in the recipe")
+                404: f"correct {self._place}.url (most end in /v1) or {self._place}.model",
+            }.get(status, f"correct {self._place} in the recipe")
             raise UserError(f"the general model at {self.address} refuses (error {status}: {cause}): {remedy}")
         try:
             choice = json.loads(content)["choices"][0]

@@ -7,6 +7,7 @@ Problems are judged by rules, everyday wishes by the reward model; nothing is as
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from math import floor
 from random import Random
@@ -21,6 +22,7 @@ from sapience.posttraining.mixed_rewards import MixedJudge, Scores
 from sapience.posttraining.problem_pool import ProblemPool
 from sapience.posttraining.reward_model import load_reward_model
 from sapience.posttraining.rollouts import Prompt
+from sapience.posttraining.rubric_judge import RubricJudge
 from sapience.posttraining.rule_rewards import noting_sandbox, sandbox_of, validation
 from sapience.posttraining.wishes import asked_conversations, right_kind, wish_prompt
 from sapience.rewards.rules import RuleJudge
@@ -50,8 +52,10 @@ def run(context: StageContext) -> dict[str, Any]:
     everyday = section.everyday if scores is not None else 0.0
     wishes = [wish_prompt(conversation) for conversation in asked_conversations(recipe)]
     pool = ProblemPool(problems, policy.iterations * policy.prompts, recipe.seed)
-    with RuleJudge(recipe.rewards) as rules:
-        judge = noting_sandbox(MixedJudge(section, rules, scores), rules, folder)
+    with ExitStack() as held:
+        rules = held.enter_context(RuleJudge(recipe.rewards))
+        rubric = held.enter_context(RubricJudge(section.judge)) if section.judge is not None else None
+        judge = noting_sandbox(MixedJudge(section, rules, scores, rubric), rules, folder)
         training = GroupPolicyTraining(
             model=model,
             reference=load_model(begun).to(device) if policy.anchored else None,

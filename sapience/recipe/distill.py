@@ -4,28 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints
 
+from sapience.recipe.endpoint import EndpointSection
 from sapience.recipe.section import Section
 
 
-class GeneratorSection(Section):
-    """A general model behind an OpenAI-compatible URL that drafts everyday answers; every draft waits for a person."""
+class GeneratorSection(EndpointSection):
+    """A general model that drafts everyday answers; every draft waits for a person."""
 
-    url: str
-    """Base URL, such as http://127.0.0.1:8000/v1."""
-    model: str
-    """Name of the model there."""
-    key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key, if one is needed. A key never stands in a recipe."""
     prompts: list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]] = Field(default_factory=list)
     """What to ask; empty: the first turns of the everyday conversations that come with sapience."""
     limit: PositiveInt = 200
     """Drafts to ask for, at most."""
-    temperature: float = Field(default=0.7, ge=0)
-    """Of the drafts."""
-    answer_tokens: PositiveInt = 512
-    """Longest draft."""
-    timeout: PositiveFloat = 120.0
-    """Seconds to wait for one draft; it is then asked for again, three times in all."""
 
 
 class DistillSection(Section):

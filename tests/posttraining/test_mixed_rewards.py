@@ -134,9 +134,10 @@ def test_a_reward_of_ones_own_is_one_function(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rewards", "words"),
     [
-        ({"math": {"model": 1.0}}, "sources there are format, language, length, rule, tests"),
-        ({"everyday": {"rule": 1.0}}, "sources there are language, length, manner, model"),
+        ({"math": {"model": 1.0}}, "sources there are format, judge, language, length, rule, tests"),
+        ({"everyday": {"rule": 1.0}}, "sources there are judge, language, length, manner, model"),
         ({"math": {"rule": 0.0}}, "nothing could be learned"),
+        ({"math": {"judge": 1.0}}, "reinforce.judge"),
         ({"poetry": {"rule": 1.0}}, "poetry"),
     ],
 )
