@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sapience.recipe import Recipe, UserError
-from sapience.recipe.problem_sets import ProblemSetSection
+from sapience.recipe.problem_sets import ProblemSetSection, problem_files_of
 from sapience.run import (
     fingerprint,
     hash_file,
@@ -43,6 +43,8 @@ class Stage:
 
 
 _BASE = ("extend", "pretrain")
+_KEEP_TESTS_OUT = ("corpus", "specialise", "distill", "reward", "reinforce")
+"""Stages that drop or refuse what any problem set of the recipe is tested with."""
 _EXPERTS = "specialise.experts"
 STAGES = (
     Stage("corpus", "sapience.corpus.stage:run_corpus", (), ("corpus",)),
@@ -217,19 +219,30 @@ def _own_files(stage: Stage, recipe: Recipe) -> Iterator[tuple[str, str]]:
         for source in recipe.corpus.sources:
             if source.type == "files":
                 yield f"files {source.name}", sign_files(Path(source.path).expanduser())
+        for text in recipe.corpus.problem_files:
+            yield f"file {text}", _hash(Path(text).expanduser(), "corpus.problem_files")
     if stage.name == "tokenizer" and recipe.tokenizer.path is not None:
         path = Path(recipe.tokenizer.path)
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
             raise UserError(f"no tokenizer.json at {file}: correct tokenizer.path, or leave it out to train one")
         yield "tokenizer.json", hash_file(file)
-    rewards = [name.rpartition(":")[0] for sources in recipe.reinforce.rewards.values() for name in sources if ":" in name]
+    rewards = [
+        name.rpartition(":")[0] for sources in recipe.reinforce.rewards.values() for name in sources if ":" in name
+    ]
     files = {"finetune": recipe.finetune.samples, "reward": recipe.reward.pairs, "reinforce": rewards}
     named = files.get(stage.name, [])
     sets = {"reward": recipe.reward.problems, "reinforce": recipe.reinforce.problems}
     problems = sets.get(stage.name, ProblemSetSection())
     if _EXPERTS in stage.sections or stage.name == "specialise":
         problems = recipe.specialise.all_problems() if problems.empty else problems
+    tested = problem_files_of(recipe) if stage.name in _KEEP_TESTS_OUT else []
+    if stage.name == "evaluate":
+        tested = recipe.evaluate.problem_files
+    for place, made in enumerate(made for made in tested if made.use != "train"):
+        content = "" if made.path is None else _hash(Path(made.path).expanduser(), stage.name)
+        meaning = made.model_dump(mode="json", exclude={"weight"})
+        yield f"problem set {place}", fingerprint(0, meaning, {"content": content})
     for text in sorted({*named, *(file.path for file in problems.files if file.path is not None)}):
         yield f"file {text}", _hash(Path(text).expanduser(), stage.name)
 

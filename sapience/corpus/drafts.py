@@ -43,6 +43,8 @@ class Account:
     version: str = ""
     missing: str = ""
     """Why the source was left out."""
+    held_out: dict[str, int] = field(default_factory=dict)
+    """Documents dropped because they hold a held-out problem, by the problem's set."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class _Making:
         self.section, self.corpus, self.held_out, self.bar = section, corpus, held_out, bar
         self.reading = Reading(int(corpus.record_limit_mb * 1e6))
         self.dropped: Counter[str] = Counter()
+        self.held_out_sets: Counter[str] = Counter()
         self.records = 0
         self.missing = ""
         self.seen_lines: dict[int, int] = {}
@@ -168,7 +171,9 @@ class _Making:
         if not batch:
             return
         runs = WordRuns([document.text for document in batch])
-        clean = ~self.held_out.found_in(runs)
+        sets = self.held_out.set_found_in(runs)
+        clean = sets < 0
+        self.held_out_sets.update(self.held_out.sets[number] for number in sets[~clean].tolist())
         self.dropped["held-out problem"] += int((~clean).sum())
         kept = [document for document, good in zip(batch, clean, strict=True) if good]
         self._identities.append(np.array([int(document.id, 16) for document in kept], np.uint64))
@@ -188,4 +193,5 @@ class _Making:
         dropped = {reason: count for reason, count in sorted(self.dropped.items()) if count}
         reading = self.reading
         set_aside = dict(sorted(reading.counts.items()))
-        return Account(self.records, dropped, set_aside, reading.places, reading.version, self.missing)
+        held_out = dict(sorted(self.held_out_sets.items()))
+        return Account(self.records, dropped, set_aside, reading.places, reading.version, self.missing, held_out)

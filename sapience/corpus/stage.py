@@ -12,12 +12,12 @@ since lookups are hidden in the training text. The result is a function of the r
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sapience.corpus.decontamination import HeldOutQuestions, own_test_questions, questions_of_file
+from sapience.corpus.decontamination import HeldOutQuestions, recipe_questions
 from sapience.corpus.documents import Document, read_documents, write_documents
 from sapience.corpus.drafts import Account, Draft, make_draft
 from sapience.corpus.generated import Filler, drill_documents, lookup_documents, problem_documents
@@ -59,24 +59,38 @@ def run_corpus(context: StageContext) -> dict[str, Any]:
 
     Raises UserError for a source that cannot be had and is not optional, and for a domain that ends without documents.
     """
-    section, seed, folder = context.recipe.corpus, context.recipe.seed, context.folder
+    section, folder = context.recipe.corpus, context.folder
     if not section.sources:
         raise UserError(
             "the corpus has no sources: give corpus.sources one, such as {type: files, name: mine, path: …}"
         )
     for part in ("train", "heldout", "drafts"):
         (folder / part).mkdir(exist_ok=True)
-    questions = own_test_questions(seed) + [q for name in section.problem_files for q in questions_of_file(name)]
-    drafts = make_drafts(context, HeldOutQuestions(questions, section.decontamination_ngram))
+    questions = recipe_questions(context.recipe)
+    drafts = make_drafts(context, held_out_questions(questions, section.decontamination_ngram))
     selection = select(drafts, section) if drafts else Selection([])
     tally = Tally()
     written = write_written(context, drafts, selection, tally)
     write_generated(context, tally)
     _refuse_empty(section.sources, drafts, tally)
-    write_atomically(folder / "provenance.json", json.dumps(provenance(section.sources, drafts, tally), indent=1))
+    record = provenance(section.sources, drafts, tally) | {"held_out": held_out_figures(questions, drafts)}
+    write_atomically(folder / "provenance.json", json.dumps(record, indent=1))
     write_atomically(folder / "quarantine.jsonl", "".join(_set_aside(drafts)))
     _throw_away(folder / "drafts")
-    return figures(drafts, tally, written)
+    return figures(drafts, tally, written) | {"held_out_problems": held_out_figures(questions, drafts)}
+
+
+def held_out_questions(sets: Mapping[str, Sequence[str]], run: int) -> HeldOutQuestions:
+    """All sets in one, so that a text is hashed once."""
+    names = (name for name, questions in sets.items() for _ in questions)
+    return HeldOutQuestions((question for questions in sets.values() for question in questions), run, names)
+
+
+def held_out_figures(sets: Mapping[str, Sequence[str]], drafts: Sequence[Draft]) -> dict[str, dict[str, int]]:
+    """By set: how many questions were looked for, and how many documents were dropped for holding one; a document with
+    questions of several sets counts for the first."""
+    dropped = sum((Counter(draft.account.held_out) for draft in drafts), Counter[str]())
+    return {name: {"questions": len(found), "documents": dropped[name]} for name, found in sets.items()}
 
 
 def _throw_away(folder: Path) -> None:

@@ -5,7 +5,7 @@ up to the end of its answer. A base model is asked in the plain form it met in i
 Every prompt and answer is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from sapience.evaluation.answers import Said
@@ -43,16 +43,20 @@ def few_shot_answers(
     window: int,
     answer_tokens: int,
     seed: int,
+    solved: Mapping[str, Sequence[Problem]] | None = None,
 ) -> list[Said]:
     """Asks each problem behind up to `shots` training problems of its family; answers in the order of `problems`.
+
+    `solved` are the training problems of families that are not generated but read from files; there may be none.
 
     Shots are left out, the last first, where prompt and answer would not fit into `window` tokens. Families whose
     answers are of one line are answered together, and so are the others. UserError for a family there is not.
     """
     lines: dict[str, bool] = {}
     for problem in problems:
-        lines[problem.family] = lines.get(problem.family, True) and "\n" not in problem.answer
-    examples = {family: generate_problems(family, "train", shots, seed) if shots else [] for family in lines}
+        one_line = bool(problem.answer) and "\n" not in problem.answer
+        lines[problem.family] = lines.get(problem.family, True) and one_line
+    examples = {family: _examples(family, shots, seed, solved or {}) for family in lines}
     said: dict[int, Said] = {}
     for end, one_line in (("\n", True), (SEPARATOR, False)):
         places = [place for place, problem in enumerate(problems) if lines[problem.family] == one_line]
@@ -72,6 +76,12 @@ def few_shot_answers(
             length = len(completion.tokens)
             said[place] = Said(problems[place], prompt, number, text, length, completion.finished)
     return [said[place] for place in range(len(problems))]
+
+
+def _examples(family: str, shots: int, seed: int, solved: Mapping[str, Sequence[Problem]]) -> Sequence[Problem]:
+    if family in solved:
+        return solved[family][:shots]
+    return generate_problems(family, "train", shots, seed) if shots else []
 
 
 def rows_at_once(prompts: Sequence[Sequence[int]]) -> int:

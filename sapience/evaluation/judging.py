@@ -74,5 +74,5 @@ def open_judge(code: bool, section: RewardsSection) -> Iterator[OpenJudge]:
 
 
 def is_code(problem: Problem) -> bool:
-    """True for a problem whose answer is a function to be executed."""
-    return problem.domain == "code" and bool(problem.entry_point)
+    """True for a problem whose answer is a function or a program to be executed."""
+    return problem.domain == "code" and bool(problem.tests)

@@ -1,6 +1,7 @@
 """All measurements of one model, in order: held-out text, problems, repeated problems, wishes, prompts side by side."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Measurement:
     judge: Judge
     token_folder: Path | None
     """Folder of the tokenizer stage: its tokenizer and the training tokens that bigrams are counted from."""
+    solved: Mapping[str, Sequence[Problem]] = field(default_factory=dict)
+    """Training problems of families that come from files, for base models' examples."""
 
     def work(self, model: MeasuredModel) -> int:
         """Steps of the progress bar for one model."""
@@ -129,7 +132,7 @@ class Measuring:
             problems = self.measurement.problems
             self._file_answers(few_shot_answers(
                 self.model, self.tokenizer, problems, shots=section.shots, window=window,
-                answer_tokens=section.answer_tokens, seed=seed,
+                answer_tokens=section.answer_tokens, seed=seed, solved=self.measurement.solved,
             ))  # fmt: skip
         elif step == "prompts side by side":
             questions = self.measurement.questions

@@ -224,7 +224,7 @@ def _data(run: Path, recipe: Recipe, stage: str) -> str:
 
 
 def _problems(section: ProblemSetSection) -> str:
-    named = [*(f"family `{name}`" for name in section.families), *(f"`{file.path}`" for file in section.files)]
+    named = [*(f"family `{name}`" for name in section.families), *(f"`{file.source}`" for file in section.files)]
     return ", ".join(named) or "none"
 
 

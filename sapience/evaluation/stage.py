@@ -19,6 +19,7 @@ from sapience.evaluation.comparisons import expert_figures, paired_figures
 from sapience.evaluation.judging import OpenJudge, is_code, open_judge
 from sapience.evaluation.measured_models import MeasuredModel, measured_models
 from sapience.evaluation.measurement import Measurement, Measuring
+from sapience.evaluation.problem_files import FileProblems, file_problems
 from sapience.evaluation.side_by_side import side_questions
 from sapience.evaluation.text_figures import held_out_text
 from sapience.problems.everyday import behaviour_prompts
@@ -50,14 +51,18 @@ def run_evaluate(context: StageContext) -> dict[str, Any]:
     """Measures every model and returns the figures of all, by model and domain or family. UserError without
     a model."""
     models = measured_models(context)
-    problems, repeated = drawn_problems(context)
+    section = context.recipe.evaluate
+    files = file_problems(section.problem_files, section.problems_per_family, section.shots)
+    problems, repeated = drawn_problems(context, files)
     with open_judge(any(is_code(problem) for problem in problems), context.recipe.rewards) as judge:
         asked = without_unjudgeable(problems, repeated, judge)
-        measurement = _measurement(context, models, asked, judge)
+        measurement = _measurement(context, models, asked, judge, files)
         parts = {model.name: _part(context, model, measurement, judge) for model in models}
     xz = {domain: xz_bits_per_byte(texts) for domain, texts in measurement.held_out.texts.items()}
     results = {**_together(models, parts), "xz_bits_per_byte": xz}
     results |= {"problems": len(asked.problems), "judge": judge.judge.description}
+    if files.unusable:
+        results["unusable"] = files.unusable
     if asked.left_out:
         results["left_out"] = {"families": asked.left_out, "why": judge.reason}
     side = {
@@ -79,15 +84,18 @@ def family_names(chosen: Sequence[str]) -> list[str]:
     return list(chosen) if chosen else list(OWN_FAMILIES)
 
 
-def drawn_problems(context: StageContext) -> tuple[list[Problem], list[Problem]]:
+def drawn_problems(context: StageContext, files: FileProblems) -> tuple[list[Problem], list[Problem]]:
     """The held-out problems that every model is asked, and those of them that assistants are asked repeatedly.
 
     UserError where a family has fewer different test problems than are wanted.
     """
     section, seed = context.recipe.evaluate, context.recipe.seed
     count, problems, repeated = section.problems_per_family, list[Problem](), list[Problem]()
-    for family in family_names(section.families) if count else []:
-        drawn = generate_problems(family, "test", count, seed)
+    generated = {
+        family: generate_problems(family, "test", count, seed)
+        for family in (family_names(section.families) if count else [])
+    }
+    for drawn in (*generated.values(), *files.asked.values()):
         problems += drawn
         repeated += drawn[: section.repeat_problems] if section.repeats > 1 else []
     return problems, repeated
@@ -102,7 +110,9 @@ def without_unjudgeable(problems: list[Problem], repeated: list[Problem], judge:
     return Asked(kept, again, left_out)
 
 
-def _measurement(context: StageContext, models: Sequence[MeasuredModel], asked: Asked, judge: OpenJudge) -> Measurement:
+def _measurement(
+    context: StageContext, models: Sequence[MeasuredModel], asked: Asked, judge: OpenJudge, files: FileProblems
+) -> Measurement:
     section, seed = context.recipe.evaluate, context.recipe.seed
     assistants = any(model.kind == "assistant" for model in models)
     return Measurement(
@@ -116,6 +126,7 @@ def _measurement(context: StageContext, models: Sequence[MeasuredModel], asked: 
         questions=side_questions(section.side_by_side, seed),
         judge=judge.judge,
         token_folder=context.inputs.get("tokenizer"),
+        solved=files.solved,
     )
 
 

@@ -27,6 +27,7 @@ from sapience.posttraining.wishes import learned_conversations
 from sapience.problems.everyday import EverydayConversation, everyday_conversations
 from sapience.problems.problem import Problem
 from sapience.recipe.errors import UserError
+from sapience.recipe.problem_sets import problem_files_of
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
@@ -43,7 +44,8 @@ def run(context: StageContext) -> dict[str, Any]:
     unusable: Counter[str] = Counter()
     with RuleJudge(context.recipe.rewards) as rules:
         for domain, model in experts(context).items():
-            pool = ProblemPool(known[domain].problems, section.problems, context.recipe.seed)
+            files = problem_files_of(context.recipe)
+            pool = ProblemPool(known[domain].problems, section.problems, context.recipe.seed, held_out=files)
             unusable |= pool.unusable
             drawn += _asked(context, domain, model, pool.first(section.problems), rules)
             given |= _given_answers(context, domain)

@@ -25,6 +25,7 @@ from sapience.posttraining.rollouts import Prompt
 from sapience.posttraining.rubric_judge import RubricJudge
 from sapience.posttraining.rule_rewards import noting_sandbox, sandbox_of, validation
 from sapience.posttraining.wishes import asked_conversations, right_kind, wish_prompt
+from sapience.recipe.problem_sets import problem_files_of
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, resolve_model
 from sapience.training.device import choose_device
@@ -51,7 +52,7 @@ def run(context: StageContext) -> dict[str, Any]:
     scores = _reward_model(context, str(device))
     everyday = section.everyday if scores is not None else 0.0
     wishes = [wish_prompt(conversation) for conversation in asked_conversations(recipe)]
-    pool = ProblemPool(problems, policy.iterations * policy.prompts, recipe.seed)
+    pool = ProblemPool(problems, policy.iterations * policy.prompts, recipe.seed, held_out=problem_files_of(recipe))
     with ExitStack() as held:
         rules = held.enter_context(RuleJudge(recipe.rewards))
         rubric = held.enter_context(RubricJudge(section.judge)) if section.judge is not None else None
@@ -69,7 +70,9 @@ def run(context: StageContext) -> dict[str, Any]:
             note="GRPO",
         )
         if policy.validations:
-            unseen = ProblemPool(problems, policy.validation_problems, recipe.seed, "validation")
+            unseen = ProblemPool(
+                problems, policy.validation_problems, recipe.seed, "validation", problem_files_of(recipe)
+            )
             held_out = [Prompt.of(problem) for problem in unseen.first_in_all(policy.validation_problems)]
             training.validate = validation(model, chat, held_out, judge, policy, log)
         counters = training.run(context.progress)

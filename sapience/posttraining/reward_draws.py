@@ -20,7 +20,7 @@ from sapience.posttraining.wishes import compared_conversations, right_kind, wis
 from sapience.problems.demonstration import demonstration
 from sapience.problems.everyday import EverydayConversation, behaves, everyday_conversations
 from sapience.recipe import Recipe
-from sapience.recipe.problem_sets import ProblemSetSection
+from sapience.recipe.problem_sets import ProblemSetSection, problem_files_of
 from sapience.review.records import Comparison
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, write_atomically
@@ -53,7 +53,7 @@ def draw_problem_groups(
     section, recipe = context.recipe.reward, context.recipe
     if problems.empty or not section.problem_prompts:
         return ProblemDraws([], "", Counter())
-    pool = ProblemPool(problems, max(POOL, section.problem_prompts), recipe.seed)
+    pool = ProblemPool(problems, max(POOL, section.problem_prompts), recipe.seed, held_out=problem_files_of(recipe))
     prompts = _problem_prompts(pool, section.problem_prompts)
     folder = context.folder / "draws"
     folder.mkdir(exist_ok=True)

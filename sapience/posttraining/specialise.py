@@ -22,6 +22,7 @@ from sapience.posttraining.rollouts import Prompt
 from sapience.posttraining.rule_rewards import noting_sandbox, right_or_wrong, sandbox_of, validation
 from sapience.posttraining.samples import write_samples
 from sapience.posttraining.sft import fine_tune
+from sapience.recipe.problem_sets import problem_files_of
 from sapience.recipe.specialise import ExpertSection
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, write_atomically
@@ -56,7 +57,8 @@ def _supervise(context: StageContext, name: str, expert: ExpertSection, base: Pa
     if is_model(folder / "model"):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    problems = ProblemPool(expert.problems, section.demonstrations, seed).first(section.demonstrations)
+    pool = ProblemPool(expert.problems, section.demonstrations, seed, held_out=problem_files_of(context.recipe))
+    problems = [problem for problem in pool.first(section.demonstrations) if problem.answer]
     samples = expert_demonstrations(problems, section.worked, section.system_prompt, seed)
     write_samples(context.folder / f"demonstrations-{name}.jsonl", samples)
     tokenizer = Tokenizer.load(base)
@@ -76,7 +78,8 @@ def _reinforce(context: StageContext, name: str, expert: ExpertSection, rules: R
     model = load_model(begun).to(device)
     chat, log = ChatFormat(tokenizer), MetricsLog(folder)
     judge = noting_sandbox(right_or_wrong(rules), rules, context.folder)
-    pool = ProblemPool(expert.problems, policy.iterations * policy.prompts, seed)
+    held_out_files = problem_files_of(context.recipe)
+    pool = ProblemPool(expert.problems, policy.iterations * policy.prompts, seed, held_out=held_out_files)
     training = GroupPolicyTraining(
         model=model,
         reference=load_model(begun).to(device) if policy.anchored else None,
@@ -90,7 +93,7 @@ def _reinforce(context: StageContext, name: str, expert: ExpertSection, rules: R
         note=f"{name} expert: GRPO",
     )
     if policy.validations:
-        unseen = ProblemPool(expert.problems, policy.validation_problems, seed, "validation")
+        unseen = ProblemPool(expert.problems, policy.validation_problems, seed, "validation", held_out_files)
         asked = [Prompt.of(p, section.system_prompt) for p in unseen.first_in_all(policy.validation_problems)]
         training.validate = validation(model, chat, asked, judge, policy, log)
     counters = training.run(context.progress)

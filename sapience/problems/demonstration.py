@@ -11,8 +11,8 @@ from sapience.problems.problem import Problem
 
 def demonstration(problem: Problem, worked: bool) -> str:
     """The right answer as an assistant would give it; with `worked` behind its steps, where the problem has steps."""
-    if problem.domain == "code" and problem.entry_point:
-        return f"```python\n{problem.answer}\n```"
+    if problem.domain == "code" and problem.tests:
+        return f"```{problem.language}\n{problem.answer}\n```"
     steps = problem.steps if worked else ""
     box = f"\\boxed{{{problem.answer}}}"
     return f"{steps} {box}" if steps else box

@@ -1,122 +1,132 @@
-"""A user's own problems: JSON lines with `question` and `answer`, GSM8K's layout among them.
+"""Problem sets that a recipe names, files and data sets, as problems with their side of the split.
 
-GSM8K writes worked steps and then `#### 12`; its calculator marks `<<3*4=12>>` are taken out, and empty lines, which
-end an answer in the plain format. A line that cannot be
-used is put aside with its reason and counted, never fatal, never silently lost. The split is the same content hash
-as everywhere (`problem.split_of`), so a user's set needs no files of its own for training and test.
+A record that cannot be used is put aside with its reason and counted, never fatal, never silently lost. The split is the
+same content hash as everywhere (`problem.split_of`), so a user's set needs no files of its own for training and test; a
+set that its authors have split says what it is for (`use`), and MBPP's numbers say it by themselves. So the same question
+may stand on both sides by two sets: `without_test_questions` keeps it out of training.
+
+Not covered: questions that say the same in other words (the corpus is searched for runs of their words, see
+`sapience.corpus.decontamination`), and generated families, whose questions are split by content hash alone.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Literal
 
-from sapience.problems.problem import ANSWER_MARK, Domain, Problem
+from sapience.problems.hub_sets import dataset_records
+from sapience.problems.layouts import layout_of, official_split, problem_from, published_text
+from sapience.problems.problem import Problem, Split, content_hash, split_of
+from sapience.problems.record_files import LONGEST_LINE, Place, json_object, read_records
 from sapience.recipe.errors import UserError
+from sapience.recipe.problem_sets import ProblemFileSection
 
-LONGEST_LINE = 1 << 20
-"""Bytes; longer lines are put aside unread."""
-_CALCULATION = re.compile(r"<<[^>]*>>")
-_EMPTY_LINES = re.compile(r"\n\s*\n")
+__all__ = [
+    "LONGEST_LINE", "BadLine", "LoadedProblems", "PlacedProblem", "json_object", "load_jsonl", "load_problems",
+    "test_hashes", "without_test_questions",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """A line that was put aside, counted from one."""
+    """A line or record that was put aside, counted from one."""
 
     number: int
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedProblems:
-    """What a file gave: problems with different questions, in the file's order, and the lines that were put aside."""
+class PlacedProblem:
+    """A problem and what it may be used for."""
 
-    problems: tuple[Problem, ...]
+    problem: Problem
+    split: Split
+    published: str
+    """The question in its authors' words, by which it is known in a crawl."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProblems:
+    """What a set gave: problems with different questions, in its order, and the records that were put aside."""
+
+    placed: tuple[PlacedProblem, ...]
     bad_lines: tuple[BadLine, ...]
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """All of them, whatever they may be used for."""
+        return tuple(placed.problem for placed in self.placed)
 
-def load_jsonl(path: Path, domain: Domain = "general") -> LoadedProblems:
-    """Problems of a file; the family is the file's name without its ending.
+    def of(self, split: Split) -> list[Problem]:
+        """Those of one side, in the set's order."""
+        return [placed.problem for placed in self.placed if placed.split == split]
 
-    Raises UserError where the file is missing, cannot be read or holds no usable problem.
+
+def load_problems(section: ProblemFileSection) -> LoadedProblems:
+    """The problems of a set; their family is what the set is called.
+
+    Raises UserError where it is missing, cannot be read to its end or holds no usable problem.
     """
-    problems: dict[str, Problem] = {}
+    found: dict[str, PlacedProblem] = {}
     bad: list[BadLine] = []
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(_bounded_lines(file), start=1):
-                if line is None:
-                    bad.append(BadLine(number, f"longer than {LONGEST_LINE} bytes"))
-                    continue
-                if not line.strip():
-                    continue
-                try:
-                    problem = _problem(line, path.stem, domain)
-                except ValueError as error:
-                    bad.append(BadLine(number, str(error)))
-                    continue
-                if problem.question in problems:
-                    bad.append(BadLine(number, "the same question again"))
-                    continue
-                problems[problem.question] = problem
-    except FileNotFoundError:
-        raise UserError(f"the problem file {path} does not exist: check the path in the recipe") from None
-    except OSError as error:
-        raise UserError(f"the problem file {path} cannot be read ({error.strerror}): check its rights") from error
-    if not problems:
-        first = f"; line {bad[0].number}: {bad[0].reason}" if bad else ""
-        raise UserError(
-            f'{path} holds no usable problem{first}: each line has to be {{"question": "…", "answer": "…"}}'
-        )
-    return LoadedProblems(tuple(problems.values()), tuple(bad))
-
-
-def _bounded_lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """Lines, and None for each that is too long; of such a line never more than the bound is in memory."""
-    while line := file.readline(LONGEST_LINE + 1):
-        if len(line) <= LONGEST_LINE or line.endswith(b"\n"):
-            yield line
+    for number, record in _records(section):
+        if isinstance(record, str):
+            bad.append(BadLine(number, record))
             continue
-        while line and not line.endswith(b"\n"):
-            line = file.readline(LONGEST_LINE)
-        yield None
+        try:
+            placed = _placed(record, section)
+        except ValueError as error:
+            bad.append(BadLine(number, str(error)))
+            continue
+        if placed.problem.question in found:
+            bad.append(BadLine(number, "the same question again"))
+            continue
+        found[placed.problem.question] = placed
+        if section.limit is not None and len(found) == section.limit:
+            break
+    if not found:
+        first = f"; line {bad[0].number}: {bad[0].reason}" if bad else ""
+        wanted = '{"question": "…", "answer": "…"} or of another layout that sapience knows'
+        raise UserError(f"{section.source} holds no usable problem{first}: each line has to be {wanted}")
+    return LoadedProblems(tuple(found.values()), tuple(bad))
 
 
-def json_object(line: bytes) -> dict[str, Any]:
-    """The object in a line of a JSONL file. Raises ValueError with the reason where there is none."""
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except (json.JSONDecodeError, RecursionError):
-        raise ValueError("not JSON") from None
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    try:
-        json.dumps(record, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair, which no UTF-8 file can hold") from None
-    return record
+def load_jsonl(path: Path, domain: Literal["math", "general"] = "general") -> LoadedProblems:
+    """Problems of a file, as `load_problems`."""
+    return load_problems(ProblemFileSection(path=str(path), domain=domain))
 
 
-def _problem(line: bytes, family: str, domain: Domain) -> Problem:
-    """Raises ValueError with the reason why a line is no problem."""
-    record = json_object(line)
-    question, answer = record.get("question"), record.get("answer")
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    for name, value in (("question", question), ("answer", answer)):
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"'{name}' is missing or empty")
-    steps, marked, final = str(answer).rpartition("####")
-    final = final.strip()
-    if marked and not final:
-        raise ValueError("nothing stands behind '####'")
-    steps = _EMPTY_LINES.sub("\n", _CALCULATION.sub("", steps)).strip()
-    worked = f"{steps}{ANSWER_MARK}{final}" if steps else final
-    return Problem(family, domain, str(question).strip(), final, worked)
+def test_hashes(sets: Iterable[LoadedProblems]) -> frozenset[str]:
+    """Content hashes of all questions that one of the sets is tested with."""
+    return frozenset(content_hash(problem.question) for loaded in sets for problem in loaded.of("test"))
+
+
+test_hashes.__test__ = False  # type: ignore[attr-defined]  # keeps pytest from collecting it
+
+
+def without_test_questions(problems: Iterable[Problem], hashes: Collection[str]) -> list[Problem]:
+    """Problems to train on, those left out whose question is among `test_hashes`."""
+    return [problem for problem in problems if content_hash(problem.question) not in hashes]
+
+
+def _records(section: ProblemFileSection) -> Iterator[Place]:
+    if section.dataset is not None:
+        return dataset_records(section)
+    return read_records(Path(section.source).expanduser())
+
+
+def _placed(record: dict[str, object], section: ProblemFileSection) -> PlacedProblem:
+    """Raises ValueError with the reason why a record is no problem."""
+    layout = layout_of(record) if section.layout == "auto" else section.layout
+    domain = None if section.domain == "auto" else section.domain
+    problem = problem_from(record, layout, section.called, domain)
+    by_hash = split_of(problem.question)
+    if section.use == "test":
+        split: Split = "test"
+    elif section.use == "train":
+        split = "validation" if by_hash == "validation" else "train"
+    else:
+        split = official_split(record, layout) or by_hash
+    return PlacedProblem(problem, split, published_text(record, layout))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sapience.recipe.problem_sets import ProblemFileSection
 from sapience.recipe.section import Section
 
 
@@ -88,9 +89,13 @@ class EvaluateSection(Section):
     """Problem families to try; empty: all that come with sapience. Code is executed in a sandbox; where this machine has
     none, the code families are left out, and the figures say so."""
 
+    problem_files: list[ProblemFileSection] = Field(default_factory=list)
+    """Held-out problem files to try beside the families, and data sets: their test part alone, all of it with `use: test`.
+    The corpus is cleared of them, and no stage trains on them."""
+
     problems_per_family: int = Field(default=50, ge=0)
-    """Unseen problems of each family; 50 give a 95 % interval of about 14 points to either side, 400 of
-    about 5."""
+    """Unseen problems of each family, and of each file as far as it reaches; 50 give a 95 % interval of about 14 points to
+    either side, 400 of about 5."""
 
     shots: int = Field(default=3, ge=0)
     """Solved training problems in front of each question. Fewer are shown where they do not fit into
@@ -134,4 +139,11 @@ class EvaluateSection(Section):
                 f"needle_samples {self.needle_samples} must map a multiple of the window (1 or more) to a "
                 "number of samples per depth (0 or more)"
             )
+        names = [file.called for file in self.problem_files]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two of problem_files are called {', '.join(twice)}: give each a name of its own")
+        for file in self.problem_files:
+            if file.use == "train":
+                raise ValueError(f"problem_files has {file.source}, which is for use: train: write test or split")
         return self

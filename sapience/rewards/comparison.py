@@ -63,7 +63,8 @@ def same(answer: Any, expected: Any, tolerance: float | None = None, depth: int 
     """`expected` satisfies `is_plain`; `answer` is whatever was decoded."""
     if depth > _DEEPEST:
         return False
-    if type(answer) in (int, float) and type(expected) in (int, float):
+    numbers = (int, float) if tolerance is None else (int, float, bool)
+    if type(answer) in numbers and type(expected) in numbers:
         return _close(answer, expected, tolerance)
     if type(answer) is not type(expected):
         return False
@@ -80,8 +81,10 @@ def same(answer: Any, expected: Any, tolerance: float | None = None, depth: int 
 
 
 def _close(answer: float, expected: float, tolerance: float | None) -> bool:
-    if type(expected) is int and (tolerance is None or type(answer) is int):
-        return type(answer) is int and (answer == expected or abs(answer - expected) <= (tolerance or 0))
+    if type(expected) is not float and type(answer) is not float:
+        return abs(answer - expected) <= (tolerance or 0)
+    if type(expected) is int and tolerance is None:
+        return False
     allowed = FLOAT_TOLERANCE if tolerance is None else tolerance
     try:
         return math.isclose(answer, expected, rel_tol=allowed, abs_tol=allowed)

@@ -30,29 +30,32 @@ _quoted = _json.encode_basestring_ascii
 
 
 def encoded(value: Any) -> str:
-    """JSON text of a value that is built of plain types and nothing else: no subclass, no NaN. Tuples, sets and
-    dictionaries are objects that say what they are (`comparison.decoded` reads them)."""
-    kind = type(value)
+    """JSON text of a value that is built of plain types, no NaN among them; what is derived from one counts as it.
+
+    Tuples, sets and dictionaries are objects that say what they are (`comparison.decoded` reads them). The types' own
+    methods are called, whatever a derived class makes of them.
+    """
     if value is None:
         return "null"
-    if kind is bool:
+    if value is True or value is False:
         return "true" if value else "false"
-    if kind is int:
+    if isinstance(value, int):
         return int.__repr__(value)
-    if kind is float and value - value == 0:
+    if isinstance(value, float) and float.__sub__(value, value) == 0:
         return float.__repr__(value)
-    if kind is str:
-        return _quoted(value)
-    if kind is list:
-        return "[" + ",".join([encoded(item) for item in value]) + "]"
-    if kind is tuple:
-        return '{"t":[' + ",".join([encoded(item) for item in value]) + "]}"
-    if kind is set:
-        return '{"s":[' + ",".join([encoded(item) for item in value]) + "]}"
-    if kind is dict:
-        pairs = ["[" + encoded(key) + "," + encoded(item) + "]" for key, item in value.items()]
+    if isinstance(value, str):
+        return _quoted(str.__str__(value))
+    if isinstance(value, list):
+        return "[" + ",".join([encoded(item) for item in list.__iter__(value)]) + "]"
+    if isinstance(value, tuple):
+        return '{"t":[' + ",".join([encoded(item) for item in tuple.__iter__(value)]) + "]}"
+    if isinstance(value, (set, frozenset)):
+        items = set.__iter__(value) if isinstance(value, set) else frozenset.__iter__(value)
+        return '{"s":[' + ",".join([encoded(item) for item in items]) + "]}"
+    if isinstance(value, dict):
+        pairs = ["[" + encoded(key) + "," + encoded(item) + "]" for key, item in dict.items(value)]
         return '{"d":[' + ",".join(pairs) + "]}"
-    raise TypeError(f"answered with {kind.__name__[:60]}, which is no plain value")
+    raise TypeError(f"answered with {type(value).__name__[:60]}, which is no plain value")
 
 
 def _tell(line: str) -> None:
