@@ -5,15 +5,13 @@ untrusted program, texts are still judged and the code families are left out: an
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from sapience.problems.problem import Problem
-from sapience.problems.scoring import score
 from sapience.recipe.errors import UserError
 from sapience.recipe.rewards import RewardsSection
-from sapience.rewards.mathematics import judge_answer
 from sapience.rewards.verdict import Verdict
 
 
@@ -25,24 +23,33 @@ class Judge(Protocol):
 
     def judge_texts(self, problems: Sequence[Problem], texts: Sequence[str], plain: bool = False) -> list[Verdict]: ...
 
+    def close(self) -> None: ...
 
-@dataclass(frozen=True)
+
 class TextJudge:
-    """Judges by comparing texts and executes nothing; it is not to be asked about code."""
+    """The rules for what is no program: nothing is executed, and it is not to be asked about code."""
 
     description: str = "nothing was executed"
 
+    def __init__(self, section: RewardsSection | None = None) -> None:
+        self._section = section or RewardsSection()
+        self._rules: Judge | None = None
+
     def judge_texts(self, problems: Sequence[Problem], texts: Sequence[str], plain: bool = False) -> list[Verdict]:
         """One verdict for each answer; `plain` as in `RuleJudge`."""
-        return [self._verdict(problem, text, plain) for problem, text in zip(problems, texts, strict=True)]
+        for problem in problems:
+            if is_code(problem):
+                raise ValueError(f"code is judged by executing it, and here nothing is: '{problem.question[:80]}'")
+        if self._rules is None:
+            from sapience.rewards.rules import RuleJudge
 
-    @staticmethod
-    def _verdict(problem: Problem, text: str, plain: bool) -> Verdict:
-        if is_code(problem):
-            raise ValueError(f"code is judged by executing it, and here nothing is executed: '{problem.question[:80]}'")
-        if not plain:
-            return judge_answer(problem, text)
-        return Verdict("ok", 1, 1) if score(problem, text) else Verdict("wrong", 0, 1, "another answer")
+            self._rules = RuleJudge(self._section)
+        return self._rules.judge_texts(problems, texts, plain)
+
+    def close(self) -> None:
+        """Let what works for it end."""
+        if self._rules is not None:
+            self._rules.close()
 
 
 @dataclass(frozen=True)
@@ -58,18 +65,18 @@ class OpenJudge:
 @contextmanager
 def open_judge(code: bool, section: RewardsSection) -> Iterator[OpenJudge]:
     """The rules with a sandbox; without one where there is no `code` to execute or no sandbox holds on this machine."""
-    if not code:
-        yield OpenJudge(TextJudge(), False)
-        return
-    from sapience.rewards.rules import RuleJudge  # here, since only executing takes what it loads
-
     with ExitStack() as stack:
-        try:
-            rules = stack.enter_context(RuleJudge(section))
-            _ = rules.sandbox  # chosen and tested now: a refusal has to come before the answers
-            ready = OpenJudge(rules, True)
-        except UserError as error:
-            ready = OpenJudge(TextJudge(), False, str(error))
+        texts = stack.enter_context(closing(TextJudge(section)))
+        ready = OpenJudge(texts, False)
+        if code:
+            from sapience.rewards.rules import RuleJudge  # here, since only executing takes what it loads
+
+            try:
+                rules = stack.enter_context(RuleJudge(section))
+                _ = rules.sandbox  # chosen and tested now: a refusal has to come before the answers
+                ready = OpenJudge(rules, True)
+            except UserError as error:
+                ready = OpenJudge(texts, False, str(error))
         yield ready
 
 

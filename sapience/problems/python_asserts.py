@@ -81,7 +81,7 @@ def called_functions(sources: Sequence[str]) -> list[str]:
 
 
 def equal_case(args: tuple[Any, ...], returns: Any) -> TestCase:
-    """A case of Python's `==`, to which 6.0 is as good as 6: a tolerance of zero where whole numbers are expected.
+    """A case of Python's `==`, to which 6.0 is as good as 6: a tolerance of zero where whole numbers or truths are expected.
 
     Without a tolerance floats may be off by their last digits, which is kinder than `==` and leaves the types alone.
     """
@@ -93,7 +93,7 @@ def _has_whole_number(value: Any) -> bool:
         return any(map(_has_whole_number, value))
     if type(value) is dict:
         return any(map(_has_whole_number, value.values()))
-    return type(value) is int
+    return type(value) in (int, bool)
 
 
 class _Reader:

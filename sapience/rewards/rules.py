@@ -15,6 +15,7 @@ from sapience.problems.scoring import score
 from sapience.recipe.rewards import RewardsSection
 from sapience.rewards.code import CodeJudge
 from sapience.rewards.limits import Limits
+from sapience.rewards.math_judge import MathJudge
 from sapience.rewards.mathematics import judge_answer
 from sapience.rewards.sandbox import Sandbox, choose_sandbox
 from sapience.rewards.source_code import fenced_source
@@ -33,6 +34,7 @@ class RuleJudge:
         self.section = section or RewardsSection()
         self._sandbox: Sandbox | None = None
         self._code: CodeJudge | None = None
+        self._math: MathJudge | None = None
 
     def __enter__(self) -> RuleJudge:
         return self
@@ -41,10 +43,11 @@ class RuleJudge:
         self.close()
 
     def close(self) -> None:
-        """Let the sandbox's workers end."""
-        if self._code is not None:
-            self._code.close()
-            self._code = None
+        """Let what works for it end."""
+        for held in (self._code, self._math):
+            if held is not None:
+                held.close()
+        self._code = self._math = None
 
     @property
     def sandbox(self) -> Sandbox:
@@ -66,6 +69,7 @@ class RuleJudge:
         """
         verdicts: dict[int, Verdict] = {}
         programs: dict[int, tuple[Problem, str]] = {}
+        results: dict[int, tuple[Problem, str]] = {}
         for index, (problem, text) in enumerate(zip(problems, texts, strict=True)):
             if is_program(problem):
                 source = text.strip().split(SEPARATOR)[0] if plain else fenced_source(text, problem.language)
@@ -77,12 +81,22 @@ class RuleJudge:
                     )
             elif plain:
                 verdicts[index] = Verdict("ok" if score(problem, text) else "wrong", int(score(problem, text)), 1)
+            elif problem.domain == "math":
+                results[index] = problem, text
             else:
-                verdicts[index] = judge_answer(problem, text)
+                verdicts[index] = judge_answer(problem, text, self.section.answer_formats)
+        if results:
+            found = self._mathematics().judge_many(list(results.values()))
+            verdicts.update(zip(results, found, strict=True))
         if programs:
             found = self._judge().judge_many(list(programs.values()))
             verdicts.update(zip(programs, found, strict=True))
         return [verdicts[index] for index in range(len(problems))]
+
+    def _mathematics(self) -> MathJudge:
+        if self._math is None:
+            self._math = MathJudge(self.section.answer_formats, self.section.math_workers, self.section.math_seconds)
+        return self._math
 
     def _judge(self) -> CodeJudge:
         if self._code is None:

@@ -33,6 +33,9 @@ class StandInRules:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def judge_texts(self, problems: Sequence[Problem], texts: Sequence[str], plain: bool = False) -> list[Verdict]:
         def right(problem: Problem, text: str) -> bool:
             return (

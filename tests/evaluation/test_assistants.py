@@ -175,13 +175,15 @@ def test_without_a_sandbox_texts_are_judged_and_code_is_refused(monkeypatch: pyt
     with open_judge(True, RewardsSection()) as judge:
         assert not judge.executes
         assert "cannot be contained" in judge.reason
+        assert isinstance(judge.judge, TextJudge)
+    monkeypatch.undo()
     number, program = PROBLEMS[0], PROBLEMS[6]
     texts = [demonstration(number, False), "1"]
-    kinds = [verdict.kind for verdict in judge.judge.judge_texts([number, number], texts)]
+    kinds = [verdict.kind for verdict in TextJudge().judge_texts([number, number], texts)]
     assert kinds == ["ok", "format_error"]
     assert TextJudge().judge_texts([number], [number.worked], plain=True)[0].right
     assert not TextJudge().judge_texts([number], ["-1"], plain=True)[0].right
-    with pytest.raises(ValueError, match="nothing is executed"):
+    with pytest.raises(ValueError, match="here nothing is"):
         TextJudge().judge_texts([program], [program.answer], plain=True)
 
 

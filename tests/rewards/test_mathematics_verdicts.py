@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sapience.problems.problem import Problem
-from sapience.rewards.mathematics import boxed_answer, judge_answer
+from sapience.recipe.rewards import RewardsSection
+from sapience.rewards.mathematics import ANSWER_FORMATS, boxed_answer, final_answer, judge_answer
 
 
 def problem(answer: str) -> Problem:
@@ -118,3 +119,50 @@ def test_no_text_delays_the_judge(text: str) -> None:
     begun = time.process_time()
     judge_answer(problem("1e900"), text)
     assert time.process_time() - begun < 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "result"), [("52", "5²"), ("12", "1₂"), ("12", "1②"), ("21", "2①"), ("512", "5½"), ("5", "⑤")]
+)
+def test_raised_lowered_and_circled_digits_are_no_digits(answer: str, result: str) -> None:
+    assert not judge_answer(problem(answer), rf"\boxed{{{result}}}").right
+
+
+@pytest.mark.parametrize(
+    ("text", "formats", "answer"),
+    [
+        (r"\boxed{5}", ("boxed",), "5"),
+        ("#### 5", ("boxed",), None),
+        ("5 + 5 = 10\n#### 1,234 ", ("hash",), "1,234"),
+        ("#### 4\nno:\n#### 5\n", ("hash",), "5"),
+        ("##### 5", ("hash",), None),
+        ("see #### 5", ("hash",), None),
+        ("####", ("hash",), None),
+        ("Answer: 5", ("answer_line",), "5"),
+        ("**Answer:** 5", ("answer_line",), "5"),
+        ("**Final answer: 5**", ("answer_line",), "5"),
+        ("So\nThe answer is 5.", ("answer_line",), "5."),
+        ("The final answer is: $\\frac{1}{2}$", ("answer_line",), "$\\frac{1}{2}$"),
+        ("答案：5\n答案是6", ("answer_line",), "6"),
+        ("最终答案：$\\boxed{7}$", ("answer_line",), "7"),
+        ("The answer is not clear. 5", ("answer_line",), "not clear. 5"),
+        ("my answer: 5", ("answer_line",), None),
+        ("5", ("boxed", "hash", "answer_line"), None),
+        ("Answer: 4\n#### 5\n\\boxed{6}", ("hash", "boxed"), "5"),
+        ("Answer: 4\n\\boxed{6", ("boxed", "answer_line"), "4"),
+    ],
+)
+def test_a_final_answer_stands_only_where_a_format_says(
+    text: str, formats: tuple[str, ...], answer: str | None
+) -> None:
+    assert final_answer(text, formats) == answer
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ValueError, match="choose from boxed, hash, answer_line"):
+        final_answer("5", ("last_number",))
+
+
+def test_recipes_know_the_formats() -> None:
+    assert RewardsSection(answer_formats=tuple(ANSWER_FORMATS)).answer_formats == tuple(ANSWER_FORMATS)
+    assert RewardsSection().answer_formats == ("boxed",)
