@@ -31,7 +31,7 @@ def cases(source: str, *parameters: str) -> tuple[TestCase, ...]:
     [
         ("assert f(1, 'a') == [1]", TestCase((1, "a"), [1], 0.0)),
         ("assert 3 == f()", TestCase((), 3, 0.0)),
-        ("assert f() == {'a': (True, 'b')}", TestCase((), {"a": (True, "b")})),
+        ("assert f() == {'a': (True, 'b')}", TestCase((), {"a": (True, "b")}, 0.0)),
         ("assert f([]) is None, 'nothing'", TestCase(([],), None)),
         ("assert f(1) is True", TestCase((1,), True)),
         ("assert f({1: (2, {3})})", TestCase(({1: (2, {3})},), True)),
