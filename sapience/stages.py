@@ -207,6 +207,9 @@ def _own_models(stage: Stage, recipe: Recipe) -> Iterator[tuple[str, str]]:
         text = getattr(section, field, None)
         if isinstance(text, str):
             yield field.replace("_", " "), hash_model_folder(resolve_model(text))
+    judge = recipe.reinforce.judge
+    if stage.name == "reinforce" and judge is not None and judge.url is None:
+        yield "judge", hash_model_folder(resolve_model(judge.model))
     for field in ("models", "experts"):
         for name, text in sorted(getattr(section, field, {}).items()):
             if isinstance(text, str):

@@ -16,6 +16,7 @@ from sapience.problems.problem import Problem, Split
 from sapience.problems.user_files import LoadedProblems, load_problems, test_hashes, without_test_questions
 from sapience.recipe.errors import UserError
 from sapience.recipe.problem_sets import ProblemFileSection, ProblemSetSection
+from sapience.rewards.math_judge import unreadable
 
 
 class ProblemPool:
@@ -58,6 +59,14 @@ class ProblemPool:
         problems = without_test_questions(found, refused)
         reasons = Counter(f"{file.source}: {line.reason}" for line in loaded.bad_lines)
         reasons[f"{file.source}: a question that a set is tested with"] = len(found) - len(problems)
+        readable = []
+        for problem in problems:
+            why = unreadable(problem.answer) if problem.domain == "math" else None
+            if why is None:
+                readable.append(problem)
+            else:
+                reasons[f"{file.source}: the answer cannot be read ({why})"] += 1
+        problems = readable
         self.unusable |= reasons
         if not problems:
             remedy = "give more problems" if file.use == "split" else f"it is for use: {file.use}"

@@ -8,10 +8,18 @@ where none counts, or the server gives no answer, there is no score, and the sam
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from threading import Lock
+from typing import Protocol
 
-from sapience.corpus.chat import Message
-from sapience.posttraining.general_model import GeneralModel, Unavailable
+from sapience.corpus.chat import ChatFormat, Message
+from sapience.corpus.tokenizer import Tokenizer
+from sapience.inference.generate import generate
+from sapience.model.huggingface import load_model
+from sapience.posttraining.general_model import GeneralModel, Reply, Unavailable
 from sapience.recipe.reinforce import RubricSection
+from sapience.run import resolve_model
+from sapience.training.device import choose_device
 
 _SCORE = re.compile(r"(?i)score[^\w-]{0,8}(\d+(?:\.\d+)?)\s*(?:/\s*10)?\W*$")
 _BEST = 10.0
@@ -21,18 +29,50 @@ _ORDER = (
 )
 
 
+class Answering(Protocol):
+    """A model that can be asked."""
+
+    def answer(self, messages: Sequence[Message], seed: int) -> Reply: ...
+
+
+class OwnModel:
+    """A model of a run or folder, asked by our own engine, one question at a time."""
+
+    def __init__(self, section: RubricSection) -> None:
+        folder = resolve_model(section.model)
+        self.section = section
+        self._chat = ChatFormat(Tokenizer.load(folder))
+        self._model = load_model(folder, choose_device("auto")).eval()
+        self._lock = Lock()
+
+    def answer(self, messages: Sequence[Message], seed: int) -> Reply:
+        """What the model says."""
+        end = self._chat.tokenizer.eos_id
+        with self._lock:
+            [drawn] = generate(
+                self._model, [self._chat.prompt(messages)], self.section.answer_tokens,
+                temperature=self.section.temperature, stop_ids={end}, seed=seed,
+            )  # fmt: skip
+        return Reply(self._chat.text(drawn.tokens), "stop" if drawn.finished else "length")
+
+
 class RubricJudge:
-    """Scores of answers from 0 to 1; a context manager that holds a connection."""
+    """Scores of answers from 0 to 1; a context manager that holds a connection, or a model."""
 
     def __init__(self, section: RubricSection) -> None:
         self.section = section
-        self._model = GeneralModel(section, "reinforce.judge")
+        self._held = ExitStack()
+        self._model: Answering
+        if section.url is None:
+            self._model = OwnModel(section)
+        else:
+            self._model = self._held.enter_context(GeneralModel(section, "reinforce.judge"))
 
     def __enter__(self) -> "RubricJudge":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._model.__exit__(None, None, None)
+        self._held.close()
 
     def scores(self, asked: Sequence[tuple[Sequence[Message], str, str]]) -> list[float | None]:
         """One score for each (conversation so far, answer, expected answer or nothing); None where nobody could tell.

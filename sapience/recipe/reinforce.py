@@ -22,6 +22,8 @@ DEFAULT_REWARDS: dict[str, dict[str, float]] = {
 class RubricSection(EndpointSection):
     """A general model that scores answers by a rubric (V3 report, sections 5.2.1 and 5.4.2: judgements by vote)."""
 
+    url: str | None = None  # type: ignore[assignment]
+    """Base URL of a server, such as http://127.0.0.1:8000/v1; null runs `model`, a Hugging Face folder or RUN@stage, here."""
     rubric: str = (
         "Is the answer correct, does it do what was asked, and is it clear and no longer than it need be? Where an expected "
         "answer is given, an answer that means something else is wrong."

@@ -58,3 +58,17 @@ def test_lines_of_a_users_file_that_are_no_problems_are_counted_with_their_reaso
     file = ProblemFileSection(path=str(path))
     pool = ProblemPool(ProblemSetSection(families={"maxn": 1}, files=[file, file]), 5, 0)
     assert pool.unusable == {f"{path}: not JSON": 2, f"{path}: the same question again": 1}
+
+
+def test_a_right_answer_that_cannot_be_read_is_an_error_of_the_data(tmp_path: Path) -> None:
+    """Nothing is called wrong beside it: the problem is put aside and counted."""
+    path = tmp_path / "mine.jsonl"
+    answers = ["7", "1/2", "see the figure above \\[", "x = 3"]
+    lines = [json.dumps({"question": f"Question {n}?", "answer": answer}) for n, answer in enumerate(answers)]
+    path.write_text("\n".join(lines) + "\n")
+    section = ProblemSetSection(files=[ProblemFileSection(path=str(path), domain="math", use="train")])
+    pool = ProblemPool(section, 10, 0)
+    kept = {problem.answer for problem in pool.first(10)}
+    assert "see the figure above \\[" not in kept and kept <= set(answers)
+    [(reason, count)] = [item for item in pool.unusable.items() if "cannot be read" in item[0]]
+    assert str(path) in reason and count == 1

@@ -1,11 +1,15 @@
 """A general model as a judge: scores by vote, nothing that an answer says is taken for one, and nobody's guess is a zero."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from general_server import Server, said
+from tiny_models import tiny_config, tiny_model
 
 from sapience.corpus.chat import Message
+from sapience.corpus.tokenizer import train_tokenizer
+from sapience.posttraining.chat_model import save_chat_model
 from sapience.posttraining.mixed_rewards import MixedJudge
 from sapience.posttraining.rollouts import Prompt
 from sapience.posttraining.rubric_judge import RubricJudge, score_in
@@ -64,6 +68,18 @@ def test_where_nobody_can_tell_the_sample_is_dropped_and_not_wrong(server: Serve
     assert rewards[0].value == pytest.approx(1.8) and rewards[0].sources["judge"] == pytest.approx(1.8)
     assert rewards[1].value is None
     assert rewards[2].sources == {"rule": 1.0}, "a domain that does not name the judge does not ask it"
+
+
+def test_a_model_of_ones_own_judges_without_a_server(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["Score: 7\n" * 40], 288, 1)
+    save_chat_model(tiny_model(tiny_config(vocab_size=288, max_position_embeddings=512)), tokenizer, tmp_path / "m")
+    asked = [(WISH.messages, "Rain falls.", "")]
+    with RubricJudge(RubricSection(model=str(tmp_path / "m"), votes=2, answer_tokens=8)) as judge:
+        assert judge.scores(asked) == judge.scores(asked) == [None], "random weights write no score"
+        said = judge._model.answer([Message("user", "Hello")], 3)
+        assert said.finish in ("stop", "length") and said == judge._model.answer([Message("user", "Hello")], 3)
+    with pytest.raises(UserError, match="neither a run nor"):
+        RubricJudge(RubricSection(model=str(tmp_path / "nowhere")))
 
 
 def test_a_server_that_is_not_there_ends_the_run_with_the_field_to_correct(server: Server) -> None:
