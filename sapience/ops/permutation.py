@@ -43,9 +43,9 @@ def dispatch(tokens_TD: Tensor, order: ExpertOrder) -> Tensor:
 def combine(outputs_ND: Tensor, weights_TK: Tensor, order: ExpertOrder) -> Tensor:
     """Weighted sum of each token's K expert outputs: [T, D]."""
     placed = _Unsort.apply(outputs_ND, order.order_N, order.inverse_N)
-    return torch.einsum(
-        "tkd,tk->td", placed.view(-1, order.choices, outputs_ND.shape[-1]), weights_TK.to(outputs_ND.dtype)
-    )
+    choices_TKD = placed.view(-1, order.choices, outputs_ND.shape[-1])
+    # A multiply and a sum, not an einsum: that becomes one tiny matrix product per token, three times slower.
+    return (choices_TKD * weights_TK.to(outputs_ND.dtype).unsqueeze(-1)).sum(1)
 
 
 class _Dispatch(torch.autograd.Function):
