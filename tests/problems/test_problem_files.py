@@ -12,6 +12,7 @@ import yaml
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from published_problems import published
 from pydantic import ValidationError
 
 from sapience.posttraining.problem_pool import ProblemPool
@@ -23,7 +24,6 @@ from sapience.recipe.errors import UserError
 from sapience.recipe.problem_sets import ProblemFileSection, ProblemSetSection, problem_files_of
 
 ROWS = [{"question": f"What is {n} and one?", "answer": str(n + 1)} for n in range(80)]
-DATA = Path("/work/shared/data/problems")
 
 
 def lines(rows: list[dict[str, Any]]) -> bytes:
@@ -208,9 +208,8 @@ def test_every_set_that_a_recipe_names_is_found_once() -> None:
     ],
 )  # fmt: skip
 def test_published_sets_load_whole(name: str, layout: str, count: int, test: int | None) -> None:
-    if not (DATA / name).is_file():
-        pytest.skip(f"{DATA / name} is not on this machine")
-    loaded = load(DATA / name)
+    path = published(name)
+    loaded = load(path)
     again = [line for line in loaded.bad_lines if line.reason == "the same question again"]
     unreadable = [line for line in loaded.bad_lines if "no test can be read" in line.reason]
     unanswered = [
@@ -219,7 +218,7 @@ def test_published_sets_load_whole(name: str, layout: str, count: int, test: int
     assert len(again) + len(unreadable) + len(unanswered) == len(loaded.bad_lines) and len(unanswered) in (0, 4)
     assert len(loaded.problems) + len(again) + len(unanswered) == count
     assert test is None or len(loaded.of("test")) == test
-    assert load(DATA / name, layout=layout).problems == loaded.problems
+    assert load(path, layout=layout).problems == loaded.problems
 
 
 FIVE_LINES = """

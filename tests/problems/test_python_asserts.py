@@ -1,23 +1,19 @@
 """Asserts become the cases that executing them would try; what cannot be read says why. The published sets prove it."""
 
-import io
 import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_problems import published_records
 
 from sapience.problems.layouts import layout_of, problem_from
 from sapience.problems.problem import Problem, TestCase
 from sapience.problems.python_asserts import MOST_STATEMENTS, called_functions, read_asserts, read_check
-
-DATA = Path("/work/shared/data/problems")
 
 
 def cases(source: str, *parameters: str) -> tuple[TestCase, ...]:
@@ -153,15 +149,6 @@ def test_cases_are_what_executing_the_asserts_tries(wanted: list[tuple[list[Any]
     assert repr([case.returns for case in read.cases]) == repr(compared)
 
 
-def published(name: str) -> list[dict[str, Any]]:
-    path = DATA / name
-    if not path.is_file():
-        pytest.skip(f"{path} is not on this machine")
-    with path.open("rb") as file:
-        text = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8")
-        return [json.loads(line) for line in text]
-
-
 def converted(records: list[dict[str, Any]]) -> tuple[list[Problem], list[str]]:
     problems, aside = [], []
     for record in records:
@@ -202,7 +189,7 @@ def failing(problems: list[Problem]) -> list[int]:
 
 
 def test_humaneval_becomes_problems_whose_solutions_pass() -> None:
-    records = published("humaneval.jsonl.zst")
+    records = published_records("humaneval.jsonl.zst")
     problems, aside = converted(records)
     assert len(records) == 164 and [line.split(":")[0] for line in aside] == [
         "HumanEval/32",
@@ -215,7 +202,7 @@ def test_humaneval_becomes_problems_whose_solutions_pass() -> None:
 
 
 def test_mbpp_becomes_problems_whose_solutions_pass() -> None:
-    records = published("mbpp.jsonl.zst")
+    records = published_records("mbpp.jsonl.zst")
     problems, aside = converted(records)
     put_aside = [int(line.split(":")[0]) for line in aside]
     assert len(records) == 974 and put_aside == [124, 367, 533, 590, 596, 601, 912, 927]

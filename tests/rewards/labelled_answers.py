@@ -7,15 +7,13 @@ judge's stated rules: per cent is part of a number, and what has to be worked ou
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-DATA = Path("/work/shared/data/problems")
+from published_problems import published_records
 
 
 class Labelled(NamedTuple):
@@ -445,11 +443,7 @@ def _systematic() -> Iterator[Labelled]:
 
 def released(name: str) -> list[str]:
     """Right answers of a released test set: `math500`, `gsm8k_test` or `cmath_test_deepseek`."""
-    import zstandard
-
-    with open(DATA / f"{name}.jsonl.zst", "rb") as file:
-        lines = zstandard.ZstdDecompressor().stream_reader(file).read().decode().splitlines()
-    records = [json.loads(line) for line in lines if line.strip()]
+    records = published_records(f"{name}.jsonl.zst")
     if name == "gsm8k_test":
         return [record["answer"].rpartition("####")[2].strip() for record in records]
     return [str(record["answer" if name == "math500" else "golden"]) for record in records]

@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from available_tiers import sandbox_of
+from published_problems import published
 
 from sapience.problems.problem import Problem, TestCase
 from sapience.problems.user_files import load_problems
@@ -25,7 +25,6 @@ from sapience.recipe.problem_sets import ProblemFileSection
 from sapience.rewards.code import CodeJudge
 from sapience.rewards.limits import Limits
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "problems"
 LIMITS = Limits(cpu_seconds=8.0, wall_seconds=60.0, memory_mb=512)
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult,
@@ -49,11 +48,8 @@ print(all(close(module[name](*args), returns, tolerance or 0) for args, returns,
 """
 
 
-def published(file: str) -> list[Problem]:
-    path = DATA / file
-    if not path.is_file():
-        pytest.skip(f"{path} is not here: the published problems are no part of the project")
-    loaded = load_problems(ProblemFileSection(path=str(path)))
+def problems_of(file: str) -> list[Problem]:
+    loaded = load_problems(ProblemFileSection(path=str(published(file))))
     return [problem for problem in loaded.problems if problem.entry_point]
 
 
@@ -102,7 +98,7 @@ def natively_right(problem: Problem, source: str) -> bool:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(("file", "variants"), [("humaneval.jsonl.zst", 3), ("mbpp.jsonl.zst", 1)])
 def test_solutions_are_right_and_broken_variants_are_not(file: str, variants: int) -> None:
-    problems = published(file)
+    problems = problems_of(file)
     rng = Random(7)
     mutants = [(problem, source) for problem in problems for source in changed(problem.answer, variants, rng)]
     with CodeJudge(sandbox_of("bubblewrap"), 4, LIMITS) as judge:
