@@ -169,6 +169,13 @@ def test_a_pool_refuses_what_any_set_is_tested_with(tmp_path: Path) -> None:
         ProblemPool(ProblemSetSection(files=held_out), 5, 0)
 
 
+def test_a_reason_that_quotes_half_of_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
+    contest = {"question_content": "q", "public_test_cases": '[{"testtype": "\\ud83d"}]', "private_test_cases": ""}
+    (tmp_path / "mine.jsonl").write_bytes(lines([contest, {"question": "q", "answer": "1"}]))
+    (line,) = load(tmp_path / "mine.jsonl").bad_lines
+    assert line.reason.encode() == b"tests of unknown kind: \\ud83d"
+
+
 def test_a_set_comes_from_one_place() -> None:
     for fields in ({}, {"path": "a", "dataset": "b"}):
         with pytest.raises(ValidationError, match="exactly one of the two"):
