@@ -201,6 +201,12 @@ def test_every_set_that_a_recipe_names_is_found_once() -> None:
     ]  # fmt: skip
     with pytest.raises(ValidationError, match="two of problem_files are called a"):
         Recipe.model_validate({"evaluate": {"problem_files": [a, {"path": "other/a.jsonl"}]}})
+    experts = {"math": [a], "order": [a | {"use": "train"}, {"path": "other/b.jsonl"}], "code": [b | {"weight": 2}]}
+    tree = {name: {"problems": {"files": files}} for name, files in experts.items()}
+    with pytest.raises(ValidationError, match="experts order and code have different problem files called b"):
+        Recipe.model_validate({"specialise": {"experts": tree}})
+    tree["code"] = {"problems": {"files": [b | {"name": "c"}]}}
+    Recipe.model_validate({"specialise": {"experts": tree}})
     with pytest.raises(ValidationError, match="which is for use: train"):
         Recipe.model_validate({"evaluate": {"problem_files": [a | {"use": "train"}]}})
 
