@@ -114,7 +114,7 @@ STAGES = (
         "sapience.evaluation.stage:run_evaluate",
         takes=("corpus", "tokenizer", "pretrain", "extend", "specialise", "finetune", "reinforce"),
         sections=("evaluate", "pretrain.length", "rewards", _EXPERTS, "specialise.system_prompt"),
-        version=2,
+        version=3,
     ),
     Stage(
         "report",

@@ -321,6 +321,29 @@ def test_own_models_and_files_start_post_training_anywhere(world: World, tmp_pat
     assert world.go(recipe, run) == ["distill"]
 
 
+def test_an_evaluation_follows_the_files_that_it_asks(world: World, tmp_path: Path) -> None:
+    own, asked = tmp_path / "own.jsonl", tmp_path / "asked.jsonl"
+    own.write_text("1")
+    asked.write_text("1")
+
+    def recipe(**fields: Any) -> Recipe:
+        files = [{"path": str(own), **fields}, {"dataset": "d", "hub_split": fields.get("use", "train")}]
+        return recipe_with(
+            stages=["evaluate"], specialise__experts={"math": {"problems": {"files": files}}},
+            evaluate__problem_files=[{"path": str(asked)}],
+        )  # fmt: skip
+
+    run = tmp_path / "run"
+    assert world.go(recipe(), run) == ["evaluate"] and world.go(recipe(), run) == []
+    for file in (own, asked):
+        file.write_text("2")
+        assert world.go(recipe(), run) == ["evaluate"] and world.go(recipe(), run) == []
+    assert world.go(recipe(use="test"), run) == ["evaluate"]
+    own.unlink()
+    with pytest.raises(UserError, match=r"no file .*own.jsonl, which evaluate names"):
+        world.go(recipe(), run)
+
+
 def test_what_people_say_redoes_the_stage_that_uses_it(world: World, tmp_path: Path) -> None:
     recipe = recipe_with()
     world.go(recipe, tmp_path)

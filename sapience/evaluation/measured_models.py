@@ -7,8 +7,8 @@ from typing import Literal
 
 from sapience.corpus.chat import has_chat_template
 from sapience.problems.problem import Problem
+from sapience.recipe import Recipe
 from sapience.recipe.errors import UserError
-from sapience.recipe.specialise import SpecialiseSection
 from sapience.run import StageContext, read_manifest, resolve_model
 
 Kind = Literal["base", "assistant", "expert"]
@@ -29,8 +29,10 @@ class MeasuredModel:
     name: str
     folder: Path
     kind: Kind
-    families: tuple[str, ...] = ()
-    """The problem families an expert was raised on; empty where the recipe does not say."""
+    families: tuple[str, ...] | None = None
+    """What an expert was raised on, generated families and problem files; None where the recipe does not say."""
+    sets: tuple[str, ...] = ()
+    """Problem files of `evaluate.problem_files`, which an expert is asked where they are of its domain."""
     system: str = ""
     """What an expert is told before a problem: it was raised to reason behind this prompt."""
 
@@ -40,13 +42,15 @@ class MeasuredModel:
         return self.name.removeprefix(EXPERT) if self.kind == "expert" else ""
 
     def own(self, problems: Sequence[Problem]) -> list[Problem]:
-        """Those that the model is asked: an expert is asked its own families, or, where the recipe does not say which they
-        are, the problems of its domain; other models are asked all."""
+        """Those that the model is asked: an expert is asked its own families and files and the other files of its domain, or,
+        where the recipe does not say which are its own, all problems of its domain; other models are asked all."""
         if self.kind != "expert":
             return list(problems)
-        if self.families:
-            return [problem for problem in problems if problem.family in self.families]
-        return [problem for problem in problems if problem.domain == self.domain]
+        of_domain = [problem for problem in problems if problem.domain == self.domain]
+        if self.families is None:
+            return of_domain
+        own = {*self.families, *(problem.family for problem in of_domain if problem.family in self.sets)}
+        return [problem for problem in problems if problem.family in own]
 
     @property
     def origin(self) -> str:
@@ -70,7 +74,7 @@ def measured_models(context: StageContext) -> list[MeasuredModel]:
     ]
     if "specialise" in context.inputs:
         configs = sorted(context.inputs["specialise"].glob("*/model/config.json"))
-        models += [_expert(path.parent.parent.name, path.parent, context.recipe.specialise) for path in configs]
+        models += [_expert(path.parent.parent.name, path.parent, context.recipe) for path in configs]
     if not models:
         raise UserError(
             "there is nothing to evaluate: run pretrain or extend first, or name models under evaluate.models"
@@ -78,10 +82,11 @@ def measured_models(context: StageContext) -> list[MeasuredModel]:
     return models
 
 
-def _expert(domain: str, folder: Path, section: SpecialiseSection) -> MeasuredModel:
-    known = section.experts.get(domain)
-    families = tuple(known.problems.families) if known else ()
-    return MeasuredModel(EXPERT + domain, folder, "expert", families, section.system_prompt)
+def _expert(domain: str, folder: Path, recipe: Recipe) -> MeasuredModel:
+    known = recipe.specialise.experts.get(domain)
+    families = (*known.problems.families, *(file.called for file in known.problems.files)) if known else None
+    sets = tuple(file.called for file in recipe.evaluate.problem_files)
+    return MeasuredModel(EXPERT + domain, folder, "expert", families, sets, recipe.specialise.system_prompt)
 
 
 def _named(name: str, folder: Path, chat_models: tuple[str, ...] | None) -> MeasuredModel:

@@ -11,7 +11,7 @@ from sapience.evaluation.post_training import by_name, label, with_interval
 from sapience.evaluation.report_assistant import clipped
 from sapience.evaluation.rollout_record import RolloutGroup, telling_groups
 from sapience.evaluation.run_record import RunRecord, read_lines
-from sapience.evaluation.wording import amount, percent
+from sapience.evaluation.wording import amount, listing, percent
 from sapience.recipe import Recipe
 
 _GROUPS_PER_MOMENT = 2
@@ -28,7 +28,8 @@ def teachers_section(run: RunRecord, recipe: Recipe) -> PageSection | None:
         for picture in (_experts(run), _expert_curves(run, recipe), _reward_model(run.figures("reward")))
         if picture is not None
     ]
-    tables = [table for table in (_distilled(run.figures("distill")), _reviewed(run.figures("review"))) if table]
+    found = _by_family(run.figures("evaluate")), _distilled(run.figures("distill")), _reviewed(run.figures("review"))
+    tables = [table for table in found if table]
     sentences = _told(run)
     if not (pictures or tables or sentences):
         return None
@@ -165,6 +166,19 @@ def _experts(run: RunRecord) -> Picture | None:
     )
 
 
+def _by_family(figures: Mapping[str, Any]) -> Table | None:
+    """Experts and the other models by generated family and problem file."""
+    families, others = figures.get("families") or {}, list(figures.get("domain_accuracy") or {})
+    rows = []
+    for domain, found in (figures.get("expert_families") or {}).items():
+        for family, score in found.items():
+            scores = [*((families.get(name) or {}).get(family) for name in others), score]
+            cells = [with_interval(s["accuracy"], s["interval"]) if s else "–" for s in scores]
+            rows.append([f"{domain}: {family}", *cells, amount(score["problems"])])
+    head = ["experts, by family and file", *(label(name) for name in others), "expert", "problems"]
+    return Table(head, rows) if rows else None
+
+
 def _interval(value: Any) -> tuple[float, float] | None:
     return (float(value[0]), float(value[1])) if value else None
 
@@ -233,6 +247,10 @@ def _reviewed(figures: Mapping[str, Any]) -> Table | None:
 
 def _told(run: RunRecord) -> list[str]:
     sentences = []
+    if untested := run.figures("evaluate").get("untested"):
+        sentences.append(
+            f"Without a test part, and so not measured: {listing(untested)}, which experts were raised on."
+        )
     accepted = run.figures("distill").get("accepted")
     if isinstance(accepted, (int, float)):
         sentences.append(f"{amount(accepted)} distilled answers were right, and kept.")

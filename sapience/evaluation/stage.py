@@ -1,7 +1,8 @@
 """The stage `evaluate`: the same measurements on every model of the run, or on any the recipe names.
 
 Base models are asked few-shot in the plain form, assistants without examples in the chat format, all the same held-out
-problems and by the same judge. Each model's part is written in one move when it is finished, beside the log of every
+problems and by the same judge; among them is the test part of every problem file that an expert was raised on, and experts
+are asked their own alone. Each model's part is written in one move when it is finished, beside the log of every
 sample, and taken over by a restart; so a killed evaluation loses at most one model's work. Where the run has no corpus
 (a user's own model, only problems) what needs held-out text is left out. Nothing is drawn at random but by the recipe's
 seed.
@@ -27,6 +28,7 @@ from sapience.problems.families import FAMILIES, OWN_FAMILIES
 from sapience.problems.families import generate as generate_problems
 from sapience.problems.problem import Problem
 from sapience.recipe.errors import UserError
+from sapience.recipe.problem_sets import problem_files_of
 from sapience.run import StageContext, write_atomically
 
 _BY_MODEL = (
@@ -52,7 +54,8 @@ def run_evaluate(context: StageContext) -> dict[str, Any]:
     a model."""
     models = measured_models(context)
     section = context.recipe.evaluate
-    files = file_problems(section.problem_files, section.problems_per_family, section.shots)
+    raised_on = problem_files_of(context.recipe.specialise) if any(model.kind == "expert" for model in models) else []
+    files = file_problems(section.problem_files, raised_on, section.problems_per_family, section.shots)
     problems, repeated = drawn_problems(context, files)
     with open_judge(any(is_code(problem) for problem in problems), context.recipe.rewards) as judge:
         asked = without_unjudgeable(problems, repeated, judge)
@@ -61,8 +64,8 @@ def run_evaluate(context: StageContext) -> dict[str, Any]:
     xz = {domain: xz_bits_per_byte(texts) for domain, texts in measurement.held_out.texts.items()}
     results = {**_together(models, parts), "xz_bits_per_byte": xz}
     results |= {"problems": len(asked.problems), "judge": judge.judge.description}
-    if files.unusable:
-        results["unusable"] = files.unusable
+    results |= {"unusable": files.unusable} if files.unusable else {}
+    results |= {"untested": files.untested} if files.untested else {}
     if asked.left_out:
         results["left_out"] = {"families": asked.left_out, "why": judge.reason}
     side = {
@@ -157,6 +160,8 @@ def _together(models: Sequence[MeasuredModel], parts: dict[str, dict[str, Any]])
     verdicts = {name: part.get("verdicts", {}) for name, part in parts.items()}
     figures |= paired_figures(line, verdicts)
     figures |= expert_figures(models, verdicts)
+    by_family = {model.domain: parts[model.name].get("families") for model in models if model.kind == "expert"}
+    figures["expert_families"] = {domain: families for domain, families in by_family.items() if families}
     assistants = [parts[model.name] for model in models if model.kind == "assistant"]
     if assistants:
         figures |= headline(assistants[-1].get("behaviour", {}))

@@ -5,10 +5,10 @@ function. Where the solution or the starter code has it as a method of a class `
 function and the answer gets a line that makes one. The answer is the first solution that is Python 3 and defines what is
 asked; LiveCodeBench publishes none, so that its problems can be asked but not shown as examples.
 
-LiveCodeBench packs its private tests as base64 of zlib of a pickle. A pickle can run code when it is read, so such a
-record is put aside: make JSON of it first (base64 and zlib may stay). APPS writes a function's result as a list of one;
-where all its results are such lists, what is in them is expected. Not covered: problems with several right outputs,
-which their authors judge by programs of their own.
+LiveCodeBench packs its private tests as base64 of zlib of a pickle of a text that is JSON. Loading a pickle can run code, so
+none is loaded: its opcodes are walked, and a record whose pickle holds anything but one text is put aside. APPS writes a
+function's result as a list of one; where all its results are such lists, what is in them is expected. Not covered:
+problems with several right outputs, which their authors judge by programs of their own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import ast
 import base64
 import binascii
 import json
+import pickletools
+import re
 import zlib
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from sapience.problems.code_layouts import text_of, without_empty_lines
@@ -29,6 +32,12 @@ from sapience.problems.python_literals import Unreadable, is_plain, is_unicode, 
 Record = Mapping[str, Any]
 UNPACKED = 1 << 26
 """Bytes of unpacked tests; more are refused before they fill the memory."""
+_PICKLE_BEGINS = (b"\x80", b"V", b"X")
+"""PROTO, or the text's own opcode in the protocols 0 and 1; JSON begins with none of them."""
+_ONE_TEXT = re.compile(
+    "(PROTO )?(FRAME )?(UNICODE|SHORT_BINUNICODE|BINUNICODE8?) ((PUT|BINPUT|LONG_BINPUT|MEMOIZE) )?STOP"
+)
+"""All opcodes that the pickle of a text has, in any protocol; none of them imports or calls."""
 
 
 def apps(record: Record, family: str) -> Problem:
@@ -162,22 +171,34 @@ def _tests(record: Record, key: str) -> list[dict[str, Any]]:
 
 
 def _unpacked(text: str, key: str) -> str:
-    """The text inside base64 and zlib. Raises ValueError; a pickle is never loaded."""
+    """The text inside base64, zlib and, where there is one, a pickle. Raises ValueError."""
     try:
         unpacker = zlib.decompressobj()
         data = unpacker.decompress(base64.b64decode(text.encode(), validate=True), UNPACKED)
     except (binascii.Error, ValueError, zlib.error):
-        raise ValueError(f"'{key}' is neither JSON nor base64 of zlib of JSON") from None
+        raise ValueError(f"'{key}' is neither JSON nor base64 of zlib") from None
     if unpacker.unconsumed_tail:
         raise ValueError(f"'{key}' unpacks to more than {UNPACKED} bytes")
     if not unpacker.eof:
         raise ValueError(f"'{key}' breaks off")
-    if data.startswith(b"\x80"):
-        raise ValueError(f"'{key}' is a pickle, which could run code when it is read: make JSON of it")
+    if data.startswith(_PICKLE_BEGINS):
+        return _pickled_text(data, key)
     try:
         return data.decode()
     except UnicodeDecodeError:
         raise ValueError(f"'{key}' is not UTF-8") from None
+
+
+def _pickled_text(data: bytes, key: str) -> str:
+    """The text that the pickle consists of, by walking its opcodes. Raises ValueError for any other pickle."""
+    try:
+        opcodes = list(islice(pickletools.genops(data), 5))  # the pickle of a text has no more
+    except ValueError:
+        raise ValueError(f"'{key}' is a pickle that breaks off or is damaged") from None
+    names = " ".join(opcode.name for opcode, _, _ in opcodes)
+    if not _ONE_TEXT.fullmatch(names):
+        raise ValueError(f"'{key}' is a pickle of other things than one text ({names}), which could run code")
+    return next(argument for _, argument, _ in opcodes if isinstance(argument, str))
 
 
 def _object(record: Record, key: str) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def load_problems(section: ProblemFileSection) -> LoadedProblems:
         try:
             placed = _placed(record, section)
         except ValueError as error:
-            bad.append(BadLine(number, str(error)))
+            told = str(error).encode(errors="backslashreplace").decode()  # it may quote half of a surrogate pair
+            bad.append(BadLine(number, told))
             continue
         if placed.problem.question in found:
             bad.append(BadLine(number, "the same question again"))

@@ -91,7 +91,9 @@ class EvaluateSection(Section):
 
     problem_files: list[ProblemFileSection] = Field(default_factory=list)
     """Held-out problem files to try beside the families, and data sets: their test part alone, all of it with `use: test`.
-    The corpus is cleared of them, and no stage trains on them."""
+    The corpus is cleared of them, and no stage trains on them. Files that this run's experts were raised on need not stand
+    here: every model is asked their test part; a set that is called as one of them takes its place. An expert is also asked
+    the sets here of the domain that it is named for (`math`, `code`)."""
 
     problems_per_family: int = Field(default=50, ge=0)
     """Unseen problems of each family, and of each file as far as it reaches; 50 give a 95 % interval of about 14 points to

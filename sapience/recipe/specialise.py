@@ -1,8 +1,8 @@
 """Experts: one model per domain, raised from the base model by SFT and a short GRPO (report, section 5.1)."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from sapience.recipe.policy import PolicySection
 from sapience.recipe.problem_sets import ProblemSetSection
@@ -16,7 +16,8 @@ class ExpertSection(Section):
     """One expert's domain."""
 
     problems: ProblemSetSection
-    """What it is asked in GRPO; the demonstrations are drawn from the same families and files."""
+    """What it is asked in GRPO; the demonstrations are drawn from the same families and files. The test part of the files is
+    what `evaluate` measures it on, beside its families."""
 
 
 class SpecialiseSection(Section):
@@ -46,6 +47,20 @@ class SpecialiseSection(Section):
     its steps. V3's prompt, which asks for reflection and verification, is not published."""
     supervised: SupervisedSection = SupervisedSection()
     policy: PolicySection = PolicySection()
+
+    @model_validator(mode="after")
+    def _names_tell_files_apart(self) -> Self:
+        read: dict[str, tuple[str, str]] = {}
+        for expert, section in self.experts.items():
+            for file in section.problems.files:
+                place = file.model_dump_json(include={"path", "dataset", "config", "revision", "hub_split"})
+                other, known = read.setdefault(file.called, (expert, place))
+                if other != expert and known != place:
+                    raise ValueError(
+                        f"the experts {other} and {expert} have different problem files called {file.called}: "
+                        "give each a name of its own"
+                    )
+        return self
 
     def all_problems(self) -> ProblemSetSection:
         """What all experts are asked, taken together: a family's share is the sum of its shares."""

@@ -127,6 +127,8 @@ def _evaluation(folder: Path) -> None:
         },
         "expert_accuracy": {"math": 0.7, "code": 0.5},
         "expert_interval": {"math": [0.6, 0.8], "code": [0.4, 0.6]},
+        "expert_families": {"math": {"maxn": _score([True] * 30 + [False] * 10), "gsm8k": _score([True, False])}},
+        "untested": ["gsm8k-extra", "mine"],
         "domain_accuracy": {name: {"math": 0.3, "code": 0.2} for name in MODELS},
         "domain_interval": {name: {"math": [0.2, 0.4], "code": [0.1, 0.3]} for name in MODELS},
         "judge": "bubblewrap: own namespaces",

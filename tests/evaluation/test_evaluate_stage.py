@@ -4,6 +4,7 @@ log holds every sample."""
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sapience.evaluation.measured_models import MeasuredModel, measured_models
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
 from sapience.problems.families import generate as generate_problems
+from sapience.problems.problem import Domain, Problem
 from sapience.recipe import Recipe, UserError
 from sapience.recipe.evaluate import EvaluateSection, SidePrompt
 from sapience.recipe.model import ModelSection
@@ -221,6 +223,15 @@ def test_an_expert_is_asked_the_families_it_was_raised_on(tmp_path: Path) -> Non
     assert [p.family for p in order.own(problems)] == ["copy"] * 2
     assert [p.family for p in code.own(problems)] == ["codefn"] * 2  # unknown to the recipe: its domain
     assert MeasuredModel("finetune", tmp_path, "assistant").own(problems) == problems
+
+
+def test_an_expert_is_asked_its_own_files_and_others_of_its_domain(tmp_path: Path) -> None:
+    domains: dict[str, Domain] = {"maxn": "math", "mine": "general", "gsm8k": "math", "theirs": "math", "mbpp": "code"}
+    problems = [Problem(family, domain, f"{family}?", "1", "1") for family, domain in domains.items()]
+    expert = MeasuredModel("expert-math", tmp_path, "expert", ("mine",), ("gsm8k", "mbpp"))
+    assert [p.family for p in expert.own(problems)] == ["mine", "gsm8k"]
+    assert not replace(expert, families=(), sets=()).own(problems), "known, but nothing of its own is asked"
+    assert [p.family for p in replace(expert, families=None).own(problems)] == ["maxn", "gsm8k", "theirs"]
 
 
 def test_before_and_after_post_training_the_same_bytes_are_read(chat_run: Path) -> None:

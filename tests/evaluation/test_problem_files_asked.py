@@ -30,29 +30,54 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_test_part_is_asked_by_hash_and_training_problems_are_shown(file: Path) -> None:
     section = ProblemFileSection(path=str(file))
-    found = file_problems([section], 5, 3)
+    found = file_problems([section], [], 5, 3)
     tested = sorted((text for text in QUESTIONS if split_of(text) == "test"), key=content_hash)
     shown = sorted((text for text in QUESTIONS if split_of(text) == "train"), key=content_hash)
     assert [p.question for p in found.asked["sums"]] == tested[:5]
     assert [p.question for p in found.solved["sums"]] == shown[:3]
     assert found.unusable == {f"{file}: not JSON": 1}
-    whole = file_problems([section, ProblemFileSection(path=str(file), use="test", name="whole")], 500, 3)
+    whole = file_problems([section, ProblemFileSection(path=str(file), use="test", name="whole")], [], 500, 3)
     assert len(whole.asked["whole"]) == 200 and whole.solved == {"sums": [], "whole": []}
 
 
 def test_names_and_parts_that_cannot_be_asked_are_refused(file: Path) -> None:
     with pytest.raises(UserError, match="called maxn as a generated family is"):
-        file_problems([ProblemFileSection(path=str(file), name="maxn", use="test")], 5, 3)
+        file_problems([ProblemFileSection(path=str(file), name="maxn", use="test")], [], 5, 3)
     only = next(place for place, text in enumerate(QUESTIONS) if split_of(text) == "test")
     with pytest.raises(UserError, match="no problem in its test part"):
-        file_problems([ProblemFileSection(path=str(file), limit=only or None)], 5, 3)
+        file_problems([ProblemFileSection(path=str(file), limit=only or None)], [], 5, 3)
+
+
+def test_what_experts_were_raised_on_is_asked_beside_the_named_files(file: Path) -> None:
+    folder = file.parent
+    tested = [text for text in QUESTIONS if split_of(text) == "test"]
+    for name, texts in (("more", tested[:2]), ("clash", tested[2:4]), ("untestable", [])):
+        (folder / name).mkdir()
+        rows = [{"question": text, "answer": "1"} for text in (*texts, "What is two and one?")]
+        (folder / name / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert split_of("What is two and one?") == "train"
+    own = ProblemFileSection(path=str(file), limit=60)
+    more = ProblemFileSection(path=str(folder / "more" / "sums.jsonl"))
+    lost = ProblemFileSection(path=str(folder / "untestable" / "sums.jsonl"), name="lost")
+    train = ProblemFileSection(path=str(file), name="train", use="train")
+    found = file_problems([], [own, more, lost, train], 500, 3)
+    of_own = {text for text in QUESTIONS[:60] if split_of(text) == "test"}
+    assert {p.question for p in found.asked["sums"]} == of_own | set(tested[:2])
+    assert list(found.asked) == ["sums"] and found.untested == ["lost", "train"]
+    assert {p.question for p in found.solved["sums"]} <= {t for t in QUESTIONS if split_of(t) == "train"} | {
+        "What is two and one?"
+    }
+    clash = ProblemFileSection(path=str(folder / "clash" / "sums.jsonl"), use="test")
+    named = file_problems([clash], [own, train], 500, 3)
+    assert {p.question for p in named.asked["sums"]} == {*tested[2:4], "What is two and one?"}
+    assert named.untested == ["train"]
 
 
 def test_a_base_model_sees_the_files_own_examples_or_none(file: Path) -> None:
     torch.set_num_threads(1)
     config = ModelSection(vocab_size=259, hidden_size=32, num_hidden_layers=2, max_position_embeddings=512)
     model = Transformer(config).initialize(0)
-    found = file_problems([ProblemFileSection(path=str(file))], 2, 2)
+    found = file_problems([ProblemFileSection(path=str(file))], [], 2, 2)
     asked = found.asked["sums"]
     for solved, shots in ((found.solved, 2), ({"sums": []}, 0)):
         said = few_shot_answers(

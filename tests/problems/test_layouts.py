@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import pickle
 import zlib
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -179,6 +181,46 @@ def test_contest_programs_and_functions() -> None:
     assert "`total(a: List[int], s: str)`" in made(LIVE_FUNCTION).question
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("text", ["4\nüß €", "7" * 70_000], ids=["short", "long"])
+def test_pickled_tests_are_those_that_were_pickled_and_a_cut_pickle_is_none(text: str, protocol: int) -> None:
+    tests = json.dumps([{"input": text, "output": "4", "testtype": "stdin"}], ensure_ascii=False)
+    pickled = pickle.dumps(tests, protocol)
+    assert made(LIVE | {"private_test_cases": packed(pickled)}).tests[1:] == (StreamCase(text, "4"),)
+    for end in (1, 2, 5, 11, len(pickled) // 2, len(pickled) - 1):
+        with pytest.raises(ValueError, match="a pickle that breaks off or is damaged"):
+            made(LIVE | {"private_test_cases": packed(pickled[:end])})
+
+
+class Attack:
+    """Pickled, a call that makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"mkdir {self.folder}",)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_would_run_code_runs_none(protocol: int, tmp_path: Path) -> None:
+    attack = pickle.dumps(Attack(tmp_path / "struck"), protocol)
+    for data in (attack, pickle.dumps("[]", protocol)[:-1] + attack.removeprefix(bytes([0x80, protocol]))):
+        with pytest.raises(ValueError, match=r"could run code|is not JSON"):
+            made(LIVE | {"private_test_cases": packed(data)})
+    assert not (tmp_path / "struck").exists()
+    pickle.loads(attack)
+    assert (tmp_path / "struck").exists()  # as it would have
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"\x80\x04", b"V", b"X", b"\x80\x05\x95"]))
+def test_whatever_stands_in_a_pickle_is_read_or_refused_in_words(rest: bytes, begins: bytes) -> None:
+    try:
+        made(LIVE | {"private_test_cases": packed(begins + rest)})
+    except ValueError as error:
+        assert str(error).startswith("'private_test_cases' is")
+
+
 SURROGATE = "\ud83d"
 DEEP = "[" * 3000 + "]" * 3000
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -219,7 +261,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (APPS | {"input_output": '{"fn_name": "f", "inputs": [1], "outputs": [1]}'}, "no list of arguments"),
     (APPS | {"input_output": '{"fn_name": "1f", "inputs": [[1]], "outputs": [1]}'}, "no name of the function"),
     (LIVE | {"public_test_cases": "", "private_test_cases": ""}, "no tests"),
-    (LIVE | {"private_test_cases": packed(pickle.dumps("[]"))}, "is a pickle, which could run code"),
+    (LIVE | {"private_test_cases": packed(pickle.dumps(b"[]"))}, r"pickle of other things than one text.*PROTO.*BYTES"),
+    (LIVE | {"private_test_cases": packed(pickle.dumps(["[]"]))}, r"pickle of other things than one text.*EMPTY_LIST"),
+    (LIVE | {"private_test_cases": packed(pickle.dumps(None))}, r"pickle of other things than one text \(PROTO NONE STOP\)"),
+    (LIVE | {"private_test_cases": packed(b"V[]\n" * 3 + b".")}, "pickle of other things than one text"),
+    (LIVE | {"private_test_cases": packed(b"\x80\x04" + b"\x94" * 10**6 + b".")}, "pickle of other things than one text"),
+    (LIVE | {"private_test_cases": packed(b"\x80\x04\x8d" + b"\xff" * 8 + b"[].")}, "breaks off or is damaged"),
+    (LIVE | {"private_test_cases": packed(pickle.dumps("no tests"))}, "'private_test_cases' is not JSON"),
+    (LIVE | {"private_test_cases": packed(pickle.dumps("{}"))}, "no list of tests"),
+    (LIVE | {"private_test_cases": packed(pickle.dumps(" " * UNPACKED))}, "unpacks to more than"),
     (LIVE | {"private_test_cases": packed(b"[]")[:-8]}, "neither JSON nor base64|breaks off"),
     (LIVE | {"private_test_cases": base64.b64encode(zlib.compress(b"[1, 2]" * 99)[:-9]).decode()}, "breaks off"),
     (LIVE | {"private_test_cases": packed(b"\xff")}, "not UTF-8"),

@@ -169,6 +169,13 @@ def test_a_pool_refuses_what_any_set_is_tested_with(tmp_path: Path) -> None:
         ProblemPool(ProblemSetSection(files=held_out), 5, 0)
 
 
+def test_a_reason_that_quotes_half_of_a_surrogate_pair_can_be_written(tmp_path: Path) -> None:
+    contest = {"question_content": "q", "public_test_cases": '[{"testtype": "\\ud83d"}]', "private_test_cases": ""}
+    (tmp_path / "mine.jsonl").write_bytes(lines([contest, {"question": "q", "answer": "1"}]))
+    (line,) = load(tmp_path / "mine.jsonl").bad_lines
+    assert line.reason.encode() == b"tests of unknown kind: \\ud83d"
+
+
 def test_a_set_comes_from_one_place() -> None:
     for fields in ({}, {"path": "a", "dataset": "b"}):
         with pytest.raises(ValidationError, match="exactly one of the two"):
@@ -194,6 +201,12 @@ def test_every_set_that_a_recipe_names_is_found_once() -> None:
     ]  # fmt: skip
     with pytest.raises(ValidationError, match="two of problem_files are called a"):
         Recipe.model_validate({"evaluate": {"problem_files": [a, {"path": "other/a.jsonl"}]}})
+    experts = {"math": [a], "order": [a | {"use": "train"}, {"path": "other/b.jsonl"}], "code": [b | {"weight": 2}]}
+    tree = {name: {"problems": {"files": files}} for name, files in experts.items()}
+    with pytest.raises(ValidationError, match="experts order and code have different problem files called b"):
+        Recipe.model_validate({"specialise": {"experts": tree}})
+    tree["code"] = {"problems": {"files": [b | {"name": "c"}]}}
+    Recipe.model_validate({"specialise": {"experts": tree}})
     with pytest.raises(ValidationError, match="which is for use: train"):
         Recipe.model_validate({"evaluate": {"problem_files": [a | {"use": "train"}]}})
 
