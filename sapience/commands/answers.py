@@ -88,7 +88,7 @@ def samples(
 
     sapience judge sum.json sum.rs --json
 
-    A problem: {"language": "cpp", "tests": [{"stdin": "1 2\\n", "stdout": "3"}]}, or for a function in Python or JavaScript
+    A problem: {"language": "cpp", "tests": [{"stdin": "1 2\\n", "stdout": "3"}]}, or for a function
     {"language": "python", "entry_point": "add", "tests": [{"args": [1, 2], "returns": 3}]}; with "limits":
     {"cpu_seconds": 2, "memory_mb": 256} where the usual ones do not fit. Languages: python, c, cpp, java, javascript, go,
     rust, bash; `sapience doctor` says which compilers are here.

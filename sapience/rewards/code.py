@@ -25,12 +25,13 @@ from dataclasses import asdict
 from threading import Lock
 from typing import Any
 
-from sapience.problems.problem import Problem, StreamCase, TestCase
+from sapience.problems.problem import Language, Problem, StreamCase, TestCase
 from sapience.rewards.comparison import is_plain, same
 from sapience.rewards.contained_job import program_text
+from sapience.rewards.functions import as_input, fitted
 from sapience.rewards.limits import Limits
 from sapience.rewards.outcome import Answer, Failure, Outcome, read_outcome
-from sapience.rewards.programs import CALLABLE, Programs, same_output
+from sapience.rewards.programs import Programs, same_output
 from sapience.rewards.sandbox import Sandbox
 from sapience.rewards.toolchains import installed
 from sapience.rewards.verdict import Verdict
@@ -121,15 +122,15 @@ def _check(problem: Problem) -> None:
                 f"a program's tests are what it reads and writes, '{where}' names neither that nor a function"
             )
         return
-    if problem.language not in CALLABLE:
-        raise ValueError(
-            f"functions are judged in {' and '.join(sorted(CALLABLE))}; '{where}' asks for one in {problem.language}"
-        )
+    if not (problem.entry_point.isascii() and problem.entry_point.isidentifier()) and problem.language != "python":
+        raise ValueError(f"'{problem.entry_point[:40]}' is no function's name in {problem.language}, in '{where}'")
     for test in problem.tests:
         if not isinstance(test, TestCase) or not is_plain([*test.args, test.returns]):
             raise ValueError(
                 f"a function's tests hold plain values only (numbers, texts, lists, …), those of '{where}' do not"
             )
+        if problem.language != "python":
+            as_input(problem.language, [*test.args, test.returns])  # raises for what the language has no value for
 
 
 def _question(test: TestCase | StreamCase) -> Any:
@@ -151,7 +152,7 @@ def _verdict(problem: Problem, outcome: Outcome) -> Verdict:
     total = len(problem.tests)
     if outcome.whole is not None and outcome.whole.kind == "infra_error":
         return Verdict("infra_error", 0, total, outcome.whole.detail)
-    failures = [_judged(case, test) for case, test in zip(outcome.cases, problem.tests, strict=True)]
+    failures = [_judged(problem.language, case, test) for case, test in zip(outcome.cases, problem.tests, strict=True)]
     failures_met = [failure for failure in failures if failure is not None]
     passed = total - len(failures_met)
     worst = outcome.whole or (failures_met[0] if failures_met else None)
@@ -160,14 +161,11 @@ def _verdict(problem: Problem, outcome: Outcome) -> Verdict:
     return Verdict(worst.kind, passed, total, worst.detail)
 
 
-def _judged(case: Answer | Failure, test: TestCase | StreamCase) -> Failure | None:
+def _judged(language: Language, case: Answer | Failure, test: TestCase | StreamCase) -> Failure | None:
     if isinstance(case, Failure):
         return case
     if isinstance(test, StreamCase):
         right = same_output(case.value, test.stdout)
         return None if right else Failure("wrong", "the output is not the expected one")
-    return (
-        None
-        if same(case.value, test.returns, test.tolerance)
-        else Failure("wrong", "an answer is not the expected one")
-    )
+    answer = case.value if language == "python" else fitted(language, case.value, test.returns)
+    return None if same(answer, test.returns, test.tolerance) else Failure("wrong", "an answer is not the expected one")

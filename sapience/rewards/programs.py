@@ -2,11 +2,11 @@
 
 The compiler's sandbox has the compiler's needs and no test; that of the tests has the program and its inputs, never the
 expected outputs. All tests of a submission share a sandbox (putting one up takes longer than most tests), each run being
-a process of its own after which everything it started is killed. A function in JavaScript becomes a program that reads
-arguments and writes the answer as JSON.
+a process of its own after which everything it started is killed. A function becomes a program by what calls it
+(`functions`).
 
 Limits hold for each test: `Limits.cpu_seconds` on top of what the language's runtime takes to begin. Not covered:
-functions in compiled languages (ask for a program instead), interactive programs, special checkers.
+interactive programs, special checkers.
 """
 
 from __future__ import annotations
@@ -21,26 +21,15 @@ from typing import Any
 from sapience.problems.problem import Language, Problem, StreamCase
 from sapience.rewards.contained_job import Surroundings, program_text
 from sapience.rewards.contained_process import Contained
+from sapience.rewards.functions import Written, as_input, read_answer, with_driver
 from sapience.rewards.limits import Limits
-from sapience.rewards.outcome import DETAIL_LETTERS, Answer, Failure, Outcome, from_base64, read_outcome
+from sapience.rewards.outcome import Failure, Outcome, from_base64, read_outcome
 from sapience.rewards.sandbox import Sandbox
 from sapience.rewards.toolchains import Installed, Toolchain, installed
 
 COMPILER = Limits(cpu_seconds=60.0, wall_seconds=240.0, memory_mb=2048, output_bytes=64 << 20, processes=128)
 """What compiling one submission may take."""
 _COMPILER_SCRATCH = 512 << 20
-_CALL = """
-;(() => {{
-  const input = require("fs").readFileSync(0, "utf8");
-  const write = (text) => require("fs").writeSync(1, text);
-  const stringify = JSON.stringify;
-  const answer = {entry}(...JSON.parse(input));
-  write(stringify(answer === undefined ? null : answer));
-}})();
-"""
-"""Behind a function in JavaScript: calls it with what standard input holds."""
-CALLABLE: frozenset[Language] = frozenset({"python", "javascript"})
-"""Languages in which problems may ask for a function."""
 
 
 class Programs:
@@ -53,28 +42,27 @@ class Programs:
     def outcome(self, problem: Problem, source: str, limits: Limits) -> Outcome:
         """What the submission did with every test. Raises UserError where the language cannot be judged here."""
         kit = installed(problem.language)
-        if problem.language == "javascript" and problem.entry_point:
-            source += _CALL.format(entry=problem.entry_point)
         interpreted = problem.language == "python"
-        made = {} if interpreted else self._compiled(problem.language, source)
+        made = {} if interpreted else self._compiled(problem.language, source, problem.entry_point)
         if isinstance(made, Failure):
             if made.kind == "infra_error":
                 self._compiled.cache_clear()
             return Outcome((), made) if made.kind == "infra_error" else _all(made, len(problem.tests))
-        inputs = [_input(test) for test in problem.tests]
-        command = kit.command(kit.toolchain.run, source, limits.memory_mb)
+        inputs = [_input(problem.language, test) for test in problem.tests]
+        command = kit.command(_written(kit, source, problem.entry_point).run, source, limits.memory_mb)
         contained = self._run(kit, limits, made, command, inputs, source if interpreted else None)
         room = _room(limits, len(inputs), kit.toolchain)
         read = read_outcome(contained, len(inputs), room)
         if not problem.entry_point:
             return read
-        return replace(read, cases=tuple(map(_json_answer, read.cases)))
+        return replace(read, cases=tuple(read_answer(problem.language, case) for case in read.cases))
 
-    def _compile(self, language: Language, source: str) -> dict[str, tuple[bytes, int]] | Failure:
+    def _compile(self, language: Language, source: str, entry_point: str) -> dict[str, tuple[bytes, int]] | Failure:
         """The files of a submission that can be run, or why there are none."""
         kit = installed(language)
-        files = {kit.source_name(source): (source.encode("utf-8", "replace"), 0o644)}
-        command = kit.command(kit.toolchain.compile, source, COMPILER.memory_mb)
+        written = _written(kit, source, entry_point)
+        files = {name: (text.encode("utf-8", "replace"), 0o644) for name, text in written.files.items()}
+        command = kit.command(written.compile, source, COMPILER.memory_mb)
         around = _surroundings(kit, _COMPILER_SCRATCH, for_compiler=True)
         payload = _payload(kit, command, files, [b""], COMPILER.cpu_seconds, 1 << 16, {}) | {"keep": True}
         contained = self.sandbox.run(program_text("stream_runner"), payload, COMPILER, around)
@@ -102,6 +90,12 @@ class Programs:
         return self.sandbox.run(
             program_text("stream_runner"), payload, _room(limits, len(inputs), kit.toolchain), around
         )
+
+
+def _written(kit: Installed, source: str, entry_point: str) -> Written:
+    if entry_point:
+        return with_driver(kit, source, entry_point)
+    return Written({kit.source_name(source): source}, kit.toolchain.compile, kit.toolchain.run)
 
 
 def _payload(
@@ -159,22 +153,12 @@ def _made(output: bytes) -> dict[str, tuple[bytes, int]]:
     return files
 
 
-def _input(test: Any) -> bytes:
-    text = test.stdin if isinstance(test, StreamCase) else json.dumps(list(test.args))
-    return text.encode("utf-8", "replace")
+def _input(language: Language, test: Any) -> bytes:
+    return test.stdin.encode("utf-8", "replace") if isinstance(test, StreamCase) else as_input(language, test.args)
 
 
 def _all(failure: Failure, count: int) -> Outcome:
     return Outcome((failure,) * count, failure)
-
-
-def _json_answer(case: Answer | Failure) -> Answer | Failure:
-    if isinstance(case, Failure):
-        return case
-    try:
-        return Answer(json.loads(case.value))
-    except (ValueError, RecursionError):
-        return Failure("runtime_error", f"answered with no JSON value: {case.value[:60]!r}"[:DETAIL_LETTERS])
 
 
 def same_output(written: bytes, expected: str) -> bool:

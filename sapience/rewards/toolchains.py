@@ -58,7 +58,7 @@ TOOLCHAINS: dict[Language, Toolchain] = {
         (), ("{python}",), _PATH,  # the runner in the sandbox is a Python itself
     ),
     "c": Toolchain(
-        "c", ("gcc",), _GCC, "main.c", ("gcc", "-O2", "-std=gnu17", "-w", "-o", "program", "{source}", "-lm"),
+        "c", ("gcc", "g++"), _GCC, "main.c", ("gcc", "-O2", "-std=gnu17", "-w", "-o", "program", "{source}", "-lm"),
         ("./program",), _PATH,
     ),
     "cpp": Toolchain(

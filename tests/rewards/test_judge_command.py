@@ -82,8 +82,8 @@ def test_a_problem_that_is_none_is_named(problem: Any, words: str, tmp_path: Pat
 
 
 def test_mistakes_end_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = judged(tmp_path, ADD | {"language": "rust"}, "fn add() {}", capsys)
-    assert code == 2 and "functions are judged in javascript and python" in err
+    code, _, err = judged(tmp_path, ADD | {"language": "rust", "entry_point": "add()"}, "fn add() {}", capsys)
+    assert code == 2 and "'add()' is no function's name in rust" in err
     with pytest.raises(SystemExit) as ended:
         main(["judge", str(tmp_path / "none.json"), str(tmp_path / "solution")])
     assert ended.value.code == 2 and "none.json" in capsys.readouterr().err
