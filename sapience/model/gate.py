@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sapience.ops.choice import best_experts
 from sapience.recipe.model import ModelSection
 
 
@@ -30,18 +31,10 @@ class Routing:
 def choose_experts(affinities_TE: Tensor, bias_E: Tensor, config: ModelSection) -> Tensor:
     """The K experts with the best biased affinity, out of the best `topk_group` groups; [T, K].
 
-    A group's score is the sum of its two best biased affinities, or its best one under DeepSeek-V2's softmax gate; experts
-    outside the chosen groups are masked with -inf (masking with zero, as some implementations do, lets them win where
-    biased affinities are negative).
+    A group's score is the sum of its two best biased affinities, or its best one under DeepSeek-V2's softmax gate.
     """
-    biased = affinities_TE + bias_E
-    if config.n_group > 1:
-        grouped_TGe = biased.unflatten(-1, (config.n_group, -1))
-        scores_TG = grouped_TGe.topk(2 if config.balanced_by_bias else 1, dim=-1).values.sum(-1)
-        kept = scores_TG.topk(config.topk_group, dim=-1, sorted=False).indices
-        open_TG = torch.zeros_like(scores_TG, dtype=torch.bool).scatter_(-1, kept, True)
-        biased = grouped_TGe.masked_fill(~open_TG.unsqueeze(-1), float("-inf")).flatten(-2)
-    return biased.topk(config.num_experts_per_tok, dim=-1, sorted=False).indices
+    counted = 2 if config.balanced_by_bias else 1
+    return best_experts(affinities_TE, bias_E, config.num_experts_per_tok, config.n_group, config.topk_group, counted)
 
 
 def expert_weights(affinities_TE: Tensor, experts_TK: Tensor, config: ModelSection) -> Tensor:
@@ -67,9 +60,9 @@ def sequence_balance(affinities_BTE: Tensor, choices: int, valid_BT: Tensor) -> 
     count = affinities_BTE.shape[-1]
     valid = valid_BT.to(affinities_BTE.dtype)
     length_B1 = valid.sum(1, keepdim=True).clamp(min=1)
-    ranked_BTK = affinities_BTE.detach().topk(choices, dim=-1, sorted=False).indices
-    ones = valid.unsqueeze(-1).expand(*ranked_BTK.shape).flatten(1)
-    share_BE = torch.zeros_like(affinities_BTE[:, 0]).scatter_add_(1, ranked_BTK.flatten(1), ones)
+    ranked = best_experts(affinities_BTE.flatten(0, 1), affinities_BTE.new_zeros(count), choices)
+    ones = valid.unsqueeze(-1).expand(*valid.shape, choices).flatten(1)
+    share_BE = torch.zeros_like(affinities_BTE[:, 0]).scatter_add_(1, ranked.view_as(ones), ones)
     share_BE = share_BE * (count / choices) / length_B1
     normalised = affinities_BTE / affinities_BTE.sum(-1, keepdim=True)
     mean_BE = torch.einsum("bte,bt->be", normalised, valid) / length_B1

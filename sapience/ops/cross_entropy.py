@@ -55,6 +55,29 @@ def wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def _losses_and_slopes(logits: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Every row's loss, and its slope in the logits in their type; the logits are used up."""
+    if logits.is_cuda and logits.dtype != torch.float64:
+        from sapience.ops.cross_entropy_kernel import losses_and_slopes_  # needs triton: PyTorch's CUDA builds have it
+
+        return losses_and_slopes_(logits, labels_N, IGNORE), logits
+    slope = wide(logits)
+    labelled = labels_N != IGNORE
+    index = labels_N.clamp(min=0).unsqueeze(1)
+    normaliser = slope.logsumexp(1, keepdim=True)
+    losses = (normaliser - slope.gather(1, index)).squeeze(1) * labelled
+    slope = slope.sub_(normaliser).exp_()
+    slope.scatter_add_(1, index, torch.full_like(normaliser, -1.0))
+    return losses, slope.mul_(labelled.unsqueeze(1)).to(logits.dtype)
+
+
+def _wide_product(left: Tensor, right: Tensor) -> Tensor:
+    """left right, kept in float32 where the factors are narrower; a CPU rounds the product first."""
+    if left.is_cuda and left.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return wide(left @ right)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
@@ -65,24 +88,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=wide(hidden_ND[:0]).dtype, device=hidden_ND.device)
         for i in range(0, hidden_ND.shape[0], rows):
             hidden, labels = hidden_ND[i : i + rows], labels_N[i : i + rows]
-            logits = wide(functional.linear(hidden, head_VD))
-            labelled = labels != IGNORE
-            index = labels.clamp(min=0).unsqueeze(1)
-            normaliser = logits.logsumexp(1, keepdim=True)
-            total += ((normaliser - logits.gather(1, index)).squeeze(1) * labelled).sum()
             if gradient_ND is None:
+                logits = wide(functional.linear(hidden, head_VD))
+                total += functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
                 continue
-            slope = logits.sub_(normaliser).exp_()
-            slope.scatter_add_(1, index, torch.full_like(normaliser, -1.0))
-            slope.mul_(labelled.unsqueeze(1))
-            slope = slope.to(hidden.dtype)
+            losses, slope = _losses_and_slopes(functional.linear(hidden, head_VD), labels)
+            total += losses.sum()
             torch.mm(slope, head_VD, out=gradient_ND[i : i + rows])
             if gradient_VD is None:
-                gradient_VD = wide(slope.t() @ hidden)
+                gradient_VD = _wide_product(slope.t(), hidden)
+            elif slope.dtype == gradient_VD.dtype:
+                gradient_VD.addmm_(slope.t(), hidden)
             else:
-                gradient_VD.addmm_(slope.t(), hidden) if slope.dtype == gradient_VD.dtype else gradient_VD.add_(
-                    slope.t() @ hidden
-                )
+                gradient_VD.add_(_wide_product(slope.t(), hidden))
         if gradient_ND is not None and gradient_VD is not None:
             ctx.save_for_backward(gradient_ND, gradient_VD.to(head_VD.dtype))
         return total
