@@ -1,0 +1,75 @@
+"""Commands that measure speed. Each prints one JSON line for a figure with --json."""
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from sapience.commands.arguments import AsJson
+from sapience.recipe import UserError
+
+app = typer.Typer()
+bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command(
+    epilog="""Examples:
+
+    sapience bench train
+
+    sapience bench train --config small --dtype bf16 --compile
+
+    sapience bench train --config recipes/demo.yaml --batch 16
+
+    --serve prints READY when it is warm, runs one round for each line on standard input, answers {"round_ms": X}, and prints
+    its figures at the end of input or on the line quit: several systems can be timed in turn that way."""
+)
+def train(
+    config: Annotated[
+        str, typer.Option(help="nano, small, v3slice, a recipe (.yaml) or a Hugging Face config (.json).")
+    ] = "nano",
+    dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Weights, gradients and moments.")] = "fp32",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
+    ] = "auto",
+    batch: Annotated[int | None, typer.Option(help="Rows of a step.", min=1)] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a row.", min=2)] = None,
+    micro: Annotated[int | None, typer.Option(help="Rows at once; gradients add up.", min=1)] = None,
+    steps: Annotated[int, typer.Option(help="Steps of a round.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 5,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile each layer (torch.compile).")] = False,
+    balanced: Annotated[bool, typer.Option(help="Give every expert equally many tokens.")] = False,
+    served: Annotated[bool, typer.Option("--serve", help="Run a round for each line of standard input.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time training steps: forward, loss, backward, clip and AdamW."""
+    from sapience.planning.shapes import find_shape
+
+    shape = find_shape(config)
+    rows, columns = batch or shape.rows, length or shape.length
+    if rows % (micro or rows):
+        raise UserError(f"{rows} rows cannot be cut into parts of {micro}: give a --micro that divides --batch")
+    from sapience.planning.parameters import training_operations
+    from sapience.serving.printable import json_line
+    from sapience.training.bench import Asked, TrainingBench, serve, timed
+
+    operations = training_operations(shape.model, columns)
+    asked = Asked(
+        shape.name, shape.model, operations, dtype, device, rows, columns, micro or rows, steps, compiled, balanced
+    )
+    made = TrainingBench(asked)
+    if served:
+        serve(made, sys.stdin, lambda line: print(line, flush=True))
+        return
+    record = timed(
+        made, rounds, lambda ms: None if as_json else print(f"{made.described}: {ms:.1f} ms a step", flush=True)
+    )
+    if as_json:
+        print(json_line(record))
+        return
+    memory = f", {record['peak_gpu_mb'] / 1024:.1f} GiB at most" if record["peak_gpu_mb"] else ""
+    print(
+        f"{record['tokens_per_s']:,.0f} tokens a second, {record['mfu']:.0%} of the "
+        f"{record['ceiling_gflops'] / 1000:.2f} TFLOP/s that a matrix product reaches here{memory}"
+    )
