@@ -79,7 +79,8 @@ class TrainingBench:
         self.executor = PlainLoop(self.model, NextTokens(prediction_weight=0.3, alpha=1e-4))
         self.optimizer = OptimizerSet(self.model, OptimizerSection())
         self.tokens = _chain(asked, self.device)
-        self.losses: list[float] = []
+        self.losses: list[Tensor] = []
+        """Of every step so far, left where they were computed: reading one waits for the device."""
         began = time.perf_counter()
         for _ in range(3):
             self._step()
@@ -115,7 +116,7 @@ class TrainingBench:
             "model_gflops": round(gflops, 2), "ceiling_gflops": round(ceiling, 1), "mfu": round(gflops / ceiling, 4),
             "params": parameters, "gflops_per_token": round(asked.operations / 1e9, 4),
             "state_bytes_per_parameter": round((state + held) / parameters, 2),
-            "loss_first": round(self.losses[0], 4), "loss_last": round(self.losses[-1], 4),
+            "loss_first": round(float(self.losses[0]), 4), "loss_last": round(float(self.losses[-1]), 4),
             "warm_up_s": round(self.warm_up_seconds, 2), "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if cuda else "cpu", "threads": torch.get_num_threads(),
         }  # fmt: skip
@@ -135,7 +136,7 @@ class TrainingBench:
         labelled = self.asked.rows * self.asked.length
         sums = self.executor.forward_backward(batches, labelled)
         self.optimizer.step(3e-4)
-        self.losses.append(float(sums.values["loss"]) / labelled)
+        self.losses.append(sums.values["loss"] / labelled)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
