@@ -70,12 +70,14 @@ STAGES = (
         takes=_BASE,
         sections=("specialise", "rewards"),
         begins=_BASE,
+        version=2,
     ),
     Stage(
         "distill",
         "sapience.posttraining.distill:run",
         takes=("specialise",),
         sections=("distill", _EXPERTS, "specialise.system_prompt", "rewards"),
+        version=2,
     ),
     Stage(
         "review",
@@ -107,14 +109,14 @@ STAGES = (
         takes=("finetune", "reward"),
         sections=("reinforce", "distill.generated", "distill.topics", "reward.wishes", _EXPERTS, "rewards"),
         begins=("finetune",),
-        version=2,
+        version=3,
     ),
     Stage(
         "evaluate",
         "sapience.evaluation.stage:run_evaluate",
         takes=("corpus", "tokenizer", "pretrain", "extend", "specialise", "finetune", "reinforce"),
         sections=("evaluate", "pretrain.length", "rewards", _EXPERTS, "specialise.system_prompt"),
-        version=3,
+        version=4,
     ),
     Stage(
         "report",

@@ -64,6 +64,8 @@ def cleaned(text: str) -> str:
         r"\\[^A-Za-z\s]|\\\s", lambda found: _SYMBOLS.get(found[0], " " if found[0][1:].isspace() else found[0]), line
     )
     line = _ONE_COMMAND.sub(lambda found: _COMMANDS.get(found[1], found[0]), line)
+    for typed, sign in (("<=", "≤"), (">=", "≥"), (" != ", " ≠ "), ("==", "=")):  # 5!=120 is a factorial
+        line = line.replace(typed, sign)
     line = re.sub(r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])", "^", line)  # a power as Python writes it
     line = line.replace("$", "\x01").replace("~", " ").replace("\x01", "$")
     line = " ".join(line.split())

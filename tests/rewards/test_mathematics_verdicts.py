@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sapience.problems.families import FAMILIES, generate
 from sapience.problems.problem import Problem
 from sapience.recipe.rewards import RewardsSection
+from sapience.rewards.math_judge import MathJudge, unreadable
 from sapience.rewards.mathematics import ANSWER_FORMATS, boxed_answer, final_answer, judge_answer
 
 
@@ -166,3 +168,31 @@ def test_an_unknown_format_is_refused() -> None:
 def test_recipes_know_the_formats() -> None:
     assert RewardsSection(answer_formats=tuple(ANSWER_FORMATS)).answer_formats == tuple(ANSWER_FORMATS)
     assert RewardsSection().answer_formats == ("boxed",)
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if generate(name, "train", 1, 0)[0].domain == "math"])
+def test_every_generated_answer_can_be_read_and_is_right(family: str) -> None:
+    problems = generate(family, "train", 40, 0)
+    assert [problem.answer for problem in problems if unreadable(problem.answer)] == []
+    with MathJudge(workers=1) as judge:
+        assert all(verdict.right for verdict in judge.judge_many([(p, rf"\boxed{{{p.answer}}}") for p in problems]))
+
+
+@pytest.mark.parametrize(
+    ("right", "answer", "same"),
+    [
+        ("(x - 12) * 19 >= 72", r"(x-12)\cdot 19 \geq 72", True),
+        ("(x - 12) * 19 >= 72", "72 <= 19 * (x - 12)", True),
+        ("(x - 12) * 19 >= 72", "(x - 12) * 19 > 72", False),
+        ("(x - 12) * 19 >= 72", "(x - 12) * 19 <= 72", False),
+        ("(x - 12) * 19 >= 72", "x - 12 * 19 >= 72", False),
+        ("x >= 3", r"[3, \infty)", True),
+        ("x != 3", r"x \ne 3", True),
+        ("x == 3", "3", True),
+        ("5!=120", "5!=119", False),
+    ],
+)
+def test_relations_as_they_are_typed(right: str, answer: str, same: bool) -> None:
+    with MathJudge(workers=1) as judge:
+        [verdict] = judge.compare_many([(right, answer)])
+    assert verdict.right is same and verdict.kind in ("ok", "wrong"), verdict
