@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sapience.ops.choice import best_experts
+from sapience.ops.wide_linear import wide_linear
 from sapience.recipe.model import ModelSection
 
 
@@ -99,6 +99,6 @@ class Gate(nn.Module):
     def forward(self, x_TD: Tensor) -> Routing:
         """Route T tokens. The bias takes part in the choice only and has no gradient."""
         wide = torch.promote_types(x_TD.dtype, torch.float32)
-        affinities = affinities_of(functional.linear(x_TD.to(wide), self.weight_ED.to(wide)), self.config)
+        affinities = affinities_of(wide_linear(x_TD, self.weight_ED), self.config)
         experts = choose_experts(affinities.detach(), self.bias_E.to(wide), self.config)
         return Routing(expert_weights(affinities, experts, self.config), experts, affinities)

@@ -5,6 +5,8 @@ import torch
 
 from sapience.ops import choice
 from sapience.ops.cross_entropy import IGNORE, linear_cross_entropy, reference
+from sapience.ops.wide_linear import reference as wide_reference
+from sapience.ops.wide_linear import wide_linear
 
 pytestmark = [
     pytest.mark.gpu,
@@ -52,3 +54,20 @@ def test_choice_of_experts_inside_of_a_compiled_function() -> None:
     affinities, bias = torch.rand(77, 64, device="cuda"), torch.randn(64, device="cuda")
     compiled = torch.compile(lambda a: choice.best_experts(a * 2, bias, 6, 8, 4, 2).sort(-1).values, fullgraph=True)
     assert torch.equal(compiled(affinities), choice.reference(affinities * 2, bias, 6, 8, 4, 2).sort(-1).values)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_wide_linear(compiled: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3000, 512, device="cuda").bfloat16()
+    x[:, 0] *= 30
+    weight = torch.randn(64, 512, device="cuda").bfloat16()
+    results = []
+    for op in (torch.compile(wide_linear) if compiled else wide_linear, wide_reference):
+        inputs = [tensor.clone().requires_grad_() for tensor in (x, weight)]
+        out = op(*inputs)
+        (out.sigmoid() * torch.linspace(-1, 1, 64, device="cuda")).sum().backward()
+        results.append([out.detach(), *(tensor.grad for tensor in inputs)])
+    assert results[0][0].dtype == torch.float32
+    for ours, theirs, tolerance in zip(*results, (1e-6, 4e-3, 4e-3), strict=True):
+        assert float((ours.float() - theirs.float()).norm() / theirs.float().norm()) < tolerance
