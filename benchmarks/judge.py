@@ -59,8 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submissions", type=int, default=400, help="of each kind")
     parser.add_argument("--workers", type=int, default=6, help="sandboxes at a time")
+    parser.add_argument("--sandbox", choices=("auto", "bubblewrap", "landlock"), default="auto")
     arguments = parser.parse_args()
-    sandbox = choose_sandbox()
+    sandbox = choose_sandbox(arguments.sandbox)
     with CodeJudge(sandbox, arguments.workers, remembered=64) as judge:
         rate(judge, function, 20, 1)
         before = held()

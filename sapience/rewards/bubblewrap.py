@@ -61,6 +61,7 @@ class BubblewrapSandbox:
     interpreter: Interpreter
     tier: Literal["bubblewrap"] = "bubblewrap"
     weaker: bool = False
+    clears: bool = True
     groups: ControlGroups | None = field(default_factory=find_control_groups)
     """Where a submission's memory and processes can be bounded together."""
     _filter: bytes = field(default_factory=filter_program, repr=False)
@@ -96,7 +97,7 @@ class BubblewrapSandbox:
                 [*(group.entrance() if group else ()), str(self.bwrap),
                  *self._setting(filter_descriptor, identity is not None, around), "--",
                  str(self.interpreter.executable), *OPTIONS, program_text("contained_entry")],
-                job=job_bytes(program, payload, limits, limits.processes, identity, around=around),
+                job=job_bytes(program, payload, limits, limits.processes, identity, around=around, folder="/tmp"),
                 pass_fds=(filter_descriptor,),
                 limits=limits,
             )  # fmt: skip

@@ -2,9 +2,9 @@
 
 Its text is handed to `python -c`, so it imports next to nothing: what is loaded here is paid for by every submission.
 It reads the job from standard input, keeps one descriptor for answers, points standard input, output and error at
-the null device, closes every other descriptor, sets the limits of a process, confines itself and becomes another
-user where the tier asks for it, reports the start, and executes the program, which finds its `payload` as a global and
-answers on descriptor 3.
+the null device, closes every other descriptor, sets the limits of a process, puts the job's files into its folder, confines
+itself and becomes another user where the tier asks for it, reports the start, and executes the program, which finds
+its `payload` as a global and answers on descriptor 3.
 The job comes through `marshal`: the same version of Python wrote it outside; nothing that a submission wrote is ever
 read like that.
 """
@@ -31,6 +31,22 @@ def _shut(limits: bytes) -> None:
         resource.setrlimit(getattr(resource, name), (soft, hard))
 
 
+def _fill(folder: bytes) -> None:
+    """Here nothing is confined yet, and a compiler has named the files: no name may lead out of the folder."""
+    place, files = marshal.loads(folder)
+    if not place:
+        return
+    posix.chdir(place)
+    posix.umask(0o022)
+    for name, data in files.items():
+        if "/" in name:
+            raise ValueError("a file's name is a path")
+        descriptor = posix.open(name, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW, 0o755)
+        while data:
+            data = data[posix.write(descriptor, data) :]
+        posix.close(descriptor)
+
+
 def _become(identity: bytes) -> None:
     number = marshal.loads(identity)
     if number is not None:
@@ -40,6 +56,7 @@ def _become(identity: bytes) -> None:
 
 
 def _enter(job: dict[str, bytes]) -> None:
+    _fill(job["folder"])
     if job["confinement"]:
         exec(marshal.loads(job["confinement"]), {"__name__": "confinement", "wishes": marshal.loads(job["wishes"])})
     null = posix.open("/dev/null", posix.O_RDWR)

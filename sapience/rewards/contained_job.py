@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import marshal
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,15 @@ class Surroundings:
     visible: Interpreter | None = None
     """What of the machine can be read; None for Python's standard library alone."""
     scratch_bytes: int = 1 << 24
-    """Size of the folder in memory that a program may write to, and of its largest file."""
-    bounded_space: bool = True
-    """Whether the address space of a process is limited to `Limits.memory_mb`."""
+    """Size of the folder that a program may write to, and of its largest file."""
+    reserved_mb: int = 0
+    """Address space of a process on top of `Limits.memory_mb`, for runtimes that reserve what they do not use."""
     sees_itself: bool = False
-    """Whether there is a /proc (of its own process namespace) and sources of random numbers."""
+    """Whether there are sources of random numbers and, in a process namespace of its own, a /proc."""
+    makes_files: bool = False
+    """Whether it fails where it cannot write: compilers; without namespaces nothing else gets a folder to write to."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What lies in the folder to begin with, executable: plain names, no paths."""
 
 
 BARE = Surroundings()
@@ -55,11 +60,13 @@ def job_bytes(
     confinement: str = "",
     wishes: Any = None,
     around: Surroundings = BARE,
+    folder: str = "",
 ) -> bytes:
     """All that `contained_entry` reads.
 
     `payload` and `wishes` are made of JSON-like values and bytes, `processes` is what RLIMIT_NPROC is set to, `identity`
-    the user to become, `confinement` a program that runs before the start with `wishes` as a global.
+    the user to become, `confinement` a program that runs before the start with `wishes` as a global, `folder` where the
+    program begins and finds its files, if anywhere.
     """
     seconds = math.ceil(limits.cpu_seconds)
     alike = {
@@ -69,14 +76,14 @@ def job_bytes(
         "RLIMIT_CORE": 0,
         "RLIMIT_MEMLOCK": 0,
         "RLIMIT_MSGQUEUE": 0,
+        "RLIMIT_AS": (limits.memory_mb + around.reserved_mb) << 20,
     }
-    if around.bounded_space:
-        alike["RLIMIT_AS"] = limits.memory_mb << 20
     rows = [(name, value, value) for name, value in alike.items()] + [("RLIMIT_CPU", seconds, seconds + 1)]
     return marshal.dumps(
         {
             "identity": marshal.dumps(identity),
             "limits": marshal.dumps(rows),
+            "folder": marshal.dumps((folder, dict(around.files))),
             "confinement": _compiled(confinement),
             "wishes": marshal.dumps(wishes),
             "program": _compiled(program),

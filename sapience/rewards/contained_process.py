@@ -19,15 +19,15 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from sapience.rewards.limits import Limits
 
-Ending = Literal["exit", "wall", "idle", "output", "lost"]
-"""By itself, by the wall clock (see above for the two), by saying too much, or by somebody outside the sandbox."""
+Ending = Literal["exit", "wall", "idle", "output", "disk", "lost"]
+"""By itself, by the wall clock (see above for the two), by saying or writing too much, or by somebody outside the sandbox."""
 
 STARTED = b"started\n"
 """The first thing a sandbox writes once it is shut, before it runs anything that is not ours."""
@@ -54,8 +54,18 @@ class Contained:
     """The kernel has killed a process of it because all of them together held too much."""
 
 
-def watch(command: Sequence[str], *, job: bytes, limits: Limits, pass_fds: Sequence[int] = ()) -> Contained:
-    """Run `command`, with `job` as its standard input and an empty environment, until it ends or meets a limit."""
+def watch(
+    command: Sequence[str],
+    *,
+    job: bytes,
+    limits: Limits,
+    pass_fds: Sequence[int] = (),
+    overfull: Callable[[], bool] | None = None,
+) -> Contained:
+    """Run `command`, with `job` as its standard input and an empty environment, until it ends or meets a limit.
+
+    `overfull` is asked at every look whether too much was written to files.
+    """
     stdin = _sealed(job)
     try:
         process = subprocess.Popen(
@@ -68,7 +78,7 @@ def watch(command: Sequence[str], *, job: bytes, limits: Limits, pass_fds: Seque
         os.close(stdin)
     assert process.stdout is not None and process.stderr is not None
     try:
-        return _watch(process, limits)
+        return _watch(process, limits, overfull)
     finally:
         _end(process)
         process.stdout.close()
@@ -86,7 +96,7 @@ def _sealed(job: bytes) -> int:
     return descriptor
 
 
-def _watch(process: subprocess.Popen[bytes], limits: Limits) -> Contained:
+def _watch(process: subprocess.Popen[bytes], limits: Limits, overfull: Callable[[], bool] | None) -> Contained:
     assert process.stdout is not None and process.stderr is not None
     output, complaint = bytearray(), bytearray()
     ending: Ending = "exit"
@@ -102,6 +112,9 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits) -> Contained:
                 running = exited in selector.get_map()
                 if running and started:
                     observer.look()
+                    if overfull is not None and overfull():
+                        ending = "disk"
+                        break
                 if time.monotonic() >= deadline:
                     if running:
                         ending = "idle" if observer.blames() else "wall"

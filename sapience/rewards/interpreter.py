@@ -30,7 +30,10 @@ class Interpreter:
     hidden: tuple[Path, ...]
 
     def taken_apart(self) -> tuple[list[Path], list[Path]]:
-        """The same for whoever cannot hide: what may be read with all beneath it, and folders that are only listed."""
+        """The same for whoever cannot hide: what may be read with all beneath it, and folders that are only listed.
+
+        Links beneath those are left out: what they lead to is there under its own name, or it is not to be read.
+        """
         read: list[Path] = []
         listed: list[Path] = []
         waiting = list(self.roots)
@@ -39,7 +42,7 @@ class Interpreter:
                 continue
             if any(hidden.is_relative_to(path) for hidden in self.hidden):
                 listed.append(path)
-                waiting += sorted(path.iterdir())
+                waiting += sorted(entry for entry in path.iterdir() if not entry.is_symlink())
             else:
                 read.append(path)
         return read, listed

@@ -13,7 +13,11 @@ import sys
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
 _PATH_BENEATH = 1
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-_NO_NEW_PRIVILEGES, _SECCOMP, _FILTER_MODE = 38, 22, 2
+_OWN = 0xF | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 13 | 1 << 14
+"""What may be done in a folder of one's own: these four; removing and making files and folders, moving and truncating
+them. Links, sockets, pipes and devices cannot be made.
+"""
+_DUMPABLE, _NO_NEW_PRIVILEGES, _SECCOMP, _FILTER_MODE = 4, 38, 22, 2
 _OLDEST_USABLE = 3
 """Landlock before this version cannot keep files from being truncated."""
 
@@ -40,7 +44,7 @@ def keep_standard_library(folder: str) -> None:
             module.__path__ = [path.replace(folder, place, 1) for path in module.__path__]
 
 
-def restrict_files(readable: list[str], listed: list[str], writable: list[str]) -> None:
+def restrict_files(readable: list[str], listed: list[str], writable: list[str], own: list[str]) -> None:
     """Nothing but these paths, and what lies beneath them, can be opened any more; what is known of sockets and signals too.
 
     Raises OSError where the kernel knows too little.
@@ -58,6 +62,8 @@ def restrict_files(readable: list[str], listed: list[str], writable: list[str]) 
         _allow(ruleset, path, _READ_DIR)
     for path in writable:
         _allow(ruleset, path, _READ_FILE | _WRITE_FILE)
+    for path in own:
+        _allow(ruleset, path, _OWN)
     _checked("no new privileges", _libc.prctl(_NO_NEW_PRIVILEGES, 1, None, None, None))
     _checked("restriction", _libc.syscall(_RESTRICT_SELF, ruleset, None, None, None))
     os.close(ruleset)
@@ -72,6 +78,11 @@ def _allow(ruleset: int, path: str, access: int) -> None:
     os.close(place)
 
 
+def close_to_children() -> None:
+    """Keep what this process starts away from its descriptors: Landlock lets pipes be opened through /proc."""
+    _checked("not dumpable", _libc.prctl(_DUMPABLE, None, None, None, None))
+
+
 def restrict_calls(program: bytes) -> None:
     """Load the system call filter; comes last, as the filter forbids what the steps before need."""
     instructions = ctypes.create_string_buffer(program, len(program))
@@ -80,8 +91,9 @@ def restrict_calls(program: bytes) -> None:
 
 
 if __name__ == "confinement":
-    _readable, _listed, _writable, _library, _program = wishes  # type: ignore[name-defined]  # noqa: F821
+    _readable, _listed, _writable, _own, _library, _program = wishes  # type: ignore[name-defined]  # noqa: F821
     if _library:
         keep_standard_library(_library)
-    restrict_files(_readable, _listed, _writable)
+    restrict_files(_readable, _listed, _writable, _own)
+    close_to_children()
     restrict_calls(_program)

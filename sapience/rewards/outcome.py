@@ -79,6 +79,8 @@ def _killed(case: Answer | Failure | None) -> bool:
 def _whole_failure(contained: Contained, limits: Limits) -> Failure | None:
     if contained.ending == "output":
         return Failure("output_limit", f"more than {limits.output_bytes} bytes of answers")
+    if contained.ending == "disk":
+        return Failure("output_limit", "wrote more to files than there is room for")
     if contained.ending == "idle":
         return Failure("timeout", f"waited or overspent, without an end after {limits.wall_seconds:g} s")
     return None

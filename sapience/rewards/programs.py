@@ -2,8 +2,8 @@
 
 The compiler's sandbox has the compiler's needs and no test; that of the tests has the program and its inputs, never the
 expected outputs. All tests of a submission share a sandbox (putting one up takes longer than most tests), each run being
-a process of its own after which everything it started is killed. A function becomes a program by what calls it
-(`functions`).
+a process of its own after which everything it started is killed; where that cannot be done from inside, every test has
+a sandbox. A function becomes a program by what calls it (`functions`).
 
 Limits hold for each test: `Limits.cpu_seconds` on top of what the language's runtime takes to begin. Not covered:
 interactive programs, special checkers.
@@ -14,22 +14,29 @@ from __future__ import annotations
 import json
 import math
 import resource
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from threading import RLock
 from typing import Any
 
 from sapience.problems.problem import Language, Problem, StreamCase
+from sapience.recipe.errors import UserError
 from sapience.rewards.contained_job import Surroundings, program_text
-from sapience.rewards.contained_process import Contained
 from sapience.rewards.functions import Written, as_input, read_answer, with_driver
 from sapience.rewards.limits import Limits
-from sapience.rewards.outcome import Failure, Outcome, from_base64, read_outcome
+from sapience.rewards.outcome import Answer, Failure, Outcome, from_base64, read_outcome
 from sapience.rewards.sandbox import Sandbox
+from sapience.rewards.syscall_filter import filter_program
 from sapience.rewards.toolchains import Installed, Toolchain, installed
 
 COMPILER = Limits(cpu_seconds=60.0, wall_seconds=240.0, memory_mb=2048, output_bytes=64 << 20, processes=128)
 """What compiling one submission may take."""
+_PROOF = Limits(cpu_seconds=10.0, wall_seconds=120.0)
 _COMPILER_SCRATCH = 512 << 20
+_COMPILER_RESERVED_MB = 2048
+"""Address space for the code of compilers and the stacks of their threads, on top of what a language's runtime reserves."""
+_STDIN = ".stdin"
 
 
 class Programs:
@@ -38,10 +45,14 @@ class Programs:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._compiled = lru_cache(maxsize=64)(self._compile)
+        self._proven: set[Language] = set()
+        self._proving = RLock()
 
     def outcome(self, problem: Problem, source: str, limits: Limits) -> Outcome:
         """What the submission did with every test. Raises UserError where the language cannot be judged here."""
         kit = installed(problem.language)
+        if self.sandbox.weaker:
+            self._prove(kit)
         interpreted = problem.language == "python"
         made = {} if interpreted else self._compiled(problem.language, source, problem.entry_point)
         if isinstance(made, Failure):
@@ -50,21 +61,39 @@ class Programs:
             return Outcome((), made) if made.kind == "infra_error" else _all(made, len(problem.tests))
         inputs = [_input(problem.language, test) for test in problem.tests]
         command = kit.command(_written(kit, source, problem.entry_point).run, source, limits.memory_mb)
-        contained = self._run(kit, limits, made, command, inputs, source if interpreted else None)
-        room = _room(limits, len(inputs), kit.toolchain)
-        read = read_outcome(contained, len(inputs), room)
+        read = self._tests(kit, limits, made, command, inputs, source if interpreted else None)
         if not problem.entry_point:
             return read
         return replace(read, cases=tuple(read_answer(problem.language, case) for case in read.cases))
 
-    def _compile(self, language: Language, source: str, entry_point: str) -> dict[str, tuple[bytes, int]] | Failure:
+    def _prove(self, kit: Installed) -> None:
+        """Raises UserError where a right program is not: submissions must not pay for what a language lacks in a sandbox."""
+        language = kit.toolchain.language
+        with self._proving:
+            if language in self._proven:
+                return
+            self._proven.add(language)
+            problem = Problem("proof", "code", "", "", "", tests=(StreamCase("", "works"),), language=language)
+            outcome = self.outcome(problem, kit.toolchain.proof, _PROOF)
+            case = (*outcome.cases, outcome.whole)[0]
+            if isinstance(case, Answer) and same_output(case.value, "works"):
+                return
+            self._proven.discard(language)
+            if outcome.whole is None or outcome.whole.kind != "infra_error":
+                raise UserError(
+                    f"programs in {language} do not work in the sandbox {self.sandbox.tier} on this machine "
+                    f"({getattr(case, 'detail', case)}): have bubblewrap judge, or take them out of the recipe"
+                )
+
+    def _compile(self, language: Language, source: str, entry_point: str) -> dict[str, bytes] | Failure:
         """The files of a submission that can be run, or why there are none."""
         kit = installed(language)
         written = _written(kit, source, entry_point)
-        files = {name: (text.encode("utf-8", "replace"), 0o644) for name, text in written.files.items()}
+        files = {name: text.encode("utf-8", "replace") for name, text in written.files.items()}
         command = kit.command(written.compile, source, COMPILER.memory_mb)
-        around = _surroundings(kit, _COMPILER_SCRATCH, for_compiler=True)
-        payload = _payload(kit, command, files, [b""], COMPILER.cpu_seconds, 1 << 16, {}) | {"keep": True}
+        around = _surroundings(kit, files, _COMPILER_SCRATCH, for_compiler=True)
+        payload = _payload(kit, command, [b""], COMPILER.cpu_seconds, 1 << 16, {})
+        payload |= {"keep": True, "clears": self.sandbox.clears}
         contained = self.sandbox.run(program_text("stream_runner"), payload, COMPILER, around)
         read = read_outcome(contained, 1, COMPILER)
         if read.whole is not None and read.whole.kind == "infra_error":
@@ -74,22 +103,44 @@ class Programs:
             return replace(case, kind="compile_error") if case.kind == "runtime_error" else case
         return files | _made(contained.output)
 
+    def _tests(
+        self,
+        kit: Installed,
+        limits: Limits,
+        files: dict[str, bytes],
+        command: list[str],
+        inputs: list[bytes],
+        python: str | None,
+    ) -> Outcome:
+        """All tests in one sandbox or, where nothing inside can clear up after one, each in its own up to a common failure."""
+        if self.sandbox.clears:
+            return self._run(kit, limits, files, command, inputs, python)
+        cases: list[Answer | Failure] = []
+        for given in inputs:
+            read = self._run(kit, limits, files | {_STDIN: given}, command, [_STDIN], python)
+            cases += read.cases
+            if read.whole is not None:
+                return replace(read, cases=(*cases, *[read.whole] * (len(inputs) - len(cases))))
+        return Outcome(tuple(cases))
+
     def _run(
         self,
         kit: Installed,
         limits: Limits,
-        files: dict[str, tuple[bytes, int]],
+        files: dict[str, bytes],
         command: list[str],
-        inputs: list[bytes],
+        inputs: list[bytes] | list[str],
         python: str | None,
-    ) -> Contained:
+    ) -> Outcome:
         seconds = limits.cpu_seconds + kit.toolchain.start_seconds
         bounds = {"RLIMIT_CPU": math.ceil(seconds)}
-        payload = _payload(kit, command, files, inputs, seconds, limits.output_bytes, bounds) | {"python": python}
-        around = _surroundings(kit, max(1 << 24, 2 * sum(len(data) for data, _ in files.values())))
-        return self.sandbox.run(
-            program_text("stream_runner"), payload, _room(limits, len(inputs), kit.toolchain), around
-        )
+        payload = _payload(kit, command, inputs, seconds, limits.output_bytes, bounds)
+        payload |= {"python": python, "clears": self.sandbox.clears}
+        if kit.toolchain.reserved_mb and not self.sandbox.clears:
+            payload["filter"] = filter_program((), processes=False)
+        around = _surroundings(kit, files, max(1 << 24, 2 * sum(map(len, files.values()))))
+        room = _room(limits, len(inputs), kit.toolchain)
+        return read_outcome(self.sandbox.run(program_text("stream_runner"), payload, room, around), len(inputs), room)
 
 
 def _written(kit: Installed, source: str, entry_point: str) -> Written:
@@ -101,15 +152,14 @@ def _written(kit: Installed, source: str, entry_point: str) -> Written:
 def _payload(
     kit: Installed,
     command: list[str],
-    files: dict[str, tuple[bytes, int]],
-    inputs: list[bytes],
+    inputs: list[bytes] | list[str],
     seconds: float,
     output_bytes: int,
     bounds: dict[str, int],
 ) -> dict[str, Any]:
     return {
-        "command": command, "environment": dict(kit.toolchain.environment), "files": dict(files), "inputs": inputs,
-        "cpu_seconds": seconds, "output_bytes": output_bytes, "keep": False, "python": None,
+        "command": command, "environment": dict(kit.toolchain.environment), "inputs": inputs,
+        "cpu_seconds": seconds, "output_bytes": output_bytes, "keep": False, "python": None, "filter": b"",
         "limits": bounds | {"RLIMIT_STACK": _stack()},
     }  # fmt: skip
 
@@ -120,10 +170,14 @@ def _stack() -> int:
     return 64 << 20 if most == resource.RLIM_INFINITY else min(most, 64 << 20)
 
 
-def _surroundings(kit: Installed, scratch_bytes: int, for_compiler: bool = False) -> Surroundings:
+def _surroundings(
+    kit: Installed, files: Mapping[str, bytes], scratch_bytes: int, for_compiler: bool = False
+) -> Surroundings:
     chain = kit.toolchain
-    bounded = chain.bounded_space and not for_compiler
-    return Surroundings(kit.visible, scratch_bytes, bounded, chain.sees_itself or for_compiler)
+    reserved = chain.reserved_mb + (_COMPILER_RESERVED_MB if for_compiler else 0)
+    return Surroundings(
+        kit.visible, scratch_bytes, reserved, chain.sees_itself or for_compiler, makes_files=for_compiler, files=files
+    )
 
 
 def _room(limits: Limits, tests: int, chain: Toolchain) -> Limits:
@@ -138,7 +192,7 @@ def _room(limits: Limits, tests: int, chain: Toolchain) -> Limits:
     )
 
 
-def _made(output: bytes) -> dict[str, tuple[bytes, int]]:
+def _made(output: bytes) -> dict[str, bytes]:
     """The files that a compiler left, as the runner told them."""
     files = {}
     for line in output.splitlines():
@@ -148,8 +202,8 @@ def _made(output: bytes) -> dict[str, tuple[bytes, int]]:
             except ValueError:
                 continue
             name, data = from_base64(record.get("file")), from_base64(record.get("data"))
-            if name is not None and data is not None and type(record.get("mode")) is int:
-                files[name.decode("utf-8", "replace")] = (data, record["mode"])
+            if name is not None and data is not None:
+                files[name.decode("utf-8", "replace")] = data
     return files
 
 

@@ -36,6 +36,11 @@ class Sandbox(Protocol):
     @property
     def weaker(self) -> bool: ...
 
+    @property
+    def clears(self) -> bool:
+        """Whether a program inside can kill all others inside and no one else."""
+        ...
+
     def run(self, program: str, payload: Any, limits: Limits, around: Surroundings = BARE) -> Contained: ...
 
 

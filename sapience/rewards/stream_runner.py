@@ -1,9 +1,10 @@
-"""Runs inside a sandbox: writes a submission's files, then runs a command once for every test's standard input.
+"""Runs inside a sandbox: runs a command once for every test's standard input, in the folder where its files lie.
 
-Each run is a process of its own with the folder /tmp to work in, a limit on its processor time and on what it writes;
-when it ends, everything else that it started is killed before the next one begins. What comes out are lines of JSON on
-descriptor 3, what a run wrote (in base64) or why it does not count. The submission knows its input and not the right
-output, so it gains nothing from what it could do to this process.
+Each run is a process of its own with a limit on its processor time and on what it writes; when it ends, everything else
+that it started is killed before the next one begins, or there is no next one: without a process namespace no signal
+can be sent, every test has a sandbox, and whoever put it up kills what is left in it. What comes out are lines of
+JSON on descriptor 3, what a run wrote (in base64) or why it does not count. The submission knows its input and not the
+right output, so it gains nothing from what it could do to this process.
 
 A program in Python is run by a fork of this interpreter, which saves the start of one for every test.
 
@@ -14,11 +15,12 @@ sandbox of the compiler into that of its tests.
 from __future__ import annotations
 
 import _json
+import _signal  # type: ignore[import-not-found]  # the module `signal` is slow to load and, in every child, to call
 import binascii
 import os
 import resource
 import select
-import signal
+import struct
 import sys
 from types import CodeType
 
@@ -27,9 +29,11 @@ if TYPE_CHECKING:  # the modules that this one runs without are milliseconds of 
     from typing import Any
 
 _ANSWERS = 3
-_FOLDER = "/tmp"
+_FOLDER = "."
 _ERROR_BYTES = 4000
 _PIECE = 65536
+_LARGEST_PIPE = 1 << 20
+_SECCOMP, _FILTER_MODE = 22, 2
 _MEMORY_WORDS = (b"MemoryError", b"OutOfMemoryError", b"heap out of memory", b"std::bad_alloc", b"memory allocation of",
                  b"out of memory")  # fmt: skip
 
@@ -44,36 +48,43 @@ def _quoted(data: bytes) -> str:
     return '"' + binascii.b2a_base64(data, newline=False).decode() + '"'
 
 
-def _write(name: str, data: bytes, mode: int) -> None:
-    path = os.path.join(_FOLDER, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-    os.chmod(path, mode)
-
-
-def _start(payload: dict[str, Any], program: CodeType | None, stdin: int, out: int, err: int) -> int:
+def _start(payload: dict[str, Any], program: CodeType | None, standard: tuple[int, int, int], ours: list[int]) -> int:
+    """`standard` becomes input, output and error of the child; `ours` are descriptors that it must not have."""
     command, environment, limits = payload["command"], payload["environment"], payload["limits"]
     child = os.fork()
     if child:
         return child
     try:
-        for number, descriptor in enumerate((stdin, out, err)):
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        for number, descriptor in enumerate(standard):
             os.dup2(descriptor, number)
-        os.closerange(_ANSWERS, 256)
+        for descriptor in (_ANSWERS, *standard, *ours):
+            os.close(descriptor)
         for name, value in limits.items():
             resource.setrlimit(
                 getattr(resource, name), (value, value + (name == "RLIMIT_CPU"))
             )  # first a signal, then the end
-        os.chdir(_FOLDER)
+        if payload["filter"]:
+            _restrict_calls(payload["filter"])
         if program is not None:
             _interpret(program)
-        os.execve(command[0], command, environment)
+        folder = os.getcwd()
+        os.execve(command[0], command, {name: value.format(folder=folder) for name, value in environment.items()})
     except BaseException as error:
         os.write(2, str(error).encode())
     finally:
         os._exit(127)
+
+
+def _restrict_calls(program: bytes) -> None:
+    """Load one more system call filter, as `landlock_launcher` has loaded the first."""
+    import ctypes
+
+    instructions = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("HP", len(program) // 8, ctypes.addressof(instructions))
+    if ctypes.CDLL(None).prctl(_SECCOMP, _FILTER_MODE, head, None, None):
+        raise OSError("no system call filter")
 
 
 def _interpret(program: CodeType) -> None:
@@ -101,7 +112,7 @@ def _interpret(program: CodeType) -> None:
 def _clear() -> None:
     """Kill all that a run left behind; the first process of the namespace and this one are spared."""
     try:
-        os.kill(-1, signal.SIGKILL)
+        os.kill(-1, _signal.SIGKILL)
     except ProcessLookupError:
         pass
     while True:
@@ -120,68 +131,88 @@ def _children() -> bool:
         return False
 
 
-def _collect(child: int, out: int, err: int, most: int) -> tuple[bytes, bytes, bool, int, float]:
-    """What a run wrote and complained of, whether it wrote too much, its status, its processor seconds.
+def _signalled() -> tuple[int, int]:
+    """A pipe that can be read when a child has ended: not every sandbox allows a descriptor of a process."""
+    reads, writes = os.pipe()
+    for descriptor in (reads, writes):
+        os.set_blocking(descriptor, False)
+    _signal.signal(_signal.SIGCHLD, lambda *_: None)
+    _signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    return reads, writes
+
+
+def _available(descriptor: int, most: int) -> bytes | None:
+    """What can be read now; None where there is nothing yet."""
+    try:
+        return os.read(descriptor, most)
+    except BlockingIOError:
+        return None
+
+
+def _collect(child: int, out: int, err: int, ended: int, payload: dict[str, Any]) -> tuple[bytes, bytes, int, float]:
+    """What a run wrote (with more than its limit if there was more) and complained of, its status, its processor seconds.
 
     Reading ends with the run: what it left running may hold the pipes open.
     """
     said = {out: bytearray(), err: bytearray()}
-    over, status, seconds = False, None, 0.0
+    most, status, seconds = payload["output_bytes"], None, 0.0
     reader = select.poll()
-    for descriptor in said:
+    for descriptor in (out, err, ended):
         os.set_blocking(descriptor, False)
         reader.register(descriptor, select.POLLIN | select.POLLHUP)
-    ended = os.pidfd_open(child)
-    reader.register(ended, select.POLLIN)
     waiting = set(said)
-    while status is None or waiting:
-        for descriptor, _ in reader.poll(0 if status is not None else None):
+    while status is None and len(said[out]) <= most:
+        for descriptor, _ in reader.poll():
+            piece = _available(descriptor, _PIECE)
             if descriptor == ended:
-                _, status, usage = os.wait4(child, 0)
-                seconds = usage.ru_utime + usage.ru_stime
-                reader.unregister(ended)
-                _clear()
+                found, told, usage = os.wait4(child, os.WNOHANG)
+                if found:
+                    status, seconds = told, usage.ru_utime + usage.ru_stime
+            elif piece is None:
                 continue
-            try:
-                piece = os.read(descriptor, _PIECE)
-            except BlockingIOError:
-                continue
-            if not piece:
+            elif not piece:
                 reader.unregister(descriptor)
                 waiting.discard(descriptor)
-            elif descriptor == out and len(said[out]) + len(piece) > most:
-                over = True
-                os.kill(child, signal.SIGKILL)
-                reader.unregister(descriptor)
-                waiting.discard(descriptor)
-            elif len(said[descriptor]) < max(most, _ERROR_BYTES):
+            elif len(said[descriptor]) <= max(most, _ERROR_BYTES):
                 said[descriptor] += piece
-    os.close(ended)
-    return bytes(said[out]), bytes(said[err][-_ERROR_BYTES:]), over, status, seconds
+    if payload["clears"]:
+        _clear()
+    for descriptor in waiting:  # what is still in the pipe; whoever goes on writing is not waited for
+        said[descriptor] += _available(descriptor, _LARGEST_PIPE) or b""
+    return bytes(said[out]), bytes(said[err][-_ERROR_BYTES:]), status or 0, seconds
 
 
-def _run(case: int, payload: dict[str, Any], program: CodeType | None, stdin: bytes) -> bool:
-    """One run, told on descriptor 3; whether its command ended well."""
+def _holding(stdin: bytes) -> int:
+    """A nameless file that says `stdin`."""
     given = os.open(_FOLDER, os.O_TMPFILE | os.O_RDWR, 0o600)
     while stdin:
         stdin = stdin[os.write(given, stdin) :]
     os.lseek(given, 0, os.SEEK_SET)
+    return given
+
+
+def _run(
+    case: int, payload: dict[str, Any], program: CodeType | None, stdin: bytes | str, ended: tuple[int, int]
+) -> bool:
+    """One run, told on descriptor 3; whether its command ended well. `stdin` is what it reads, or the name of a file."""
+    given = os.open(stdin, os.O_RDONLY) if isinstance(stdin, str) else _holding(stdin)
     reads_out, writes_out = os.pipe()
     reads_err, writes_err = os.pipe()
     try:
-        child = _start(payload, program, given, writes_out, writes_err)
+        child = _start(payload, program, (given, writes_out, writes_err), [reads_out, reads_err, *ended])
         for descriptor in (writes_out, writes_err):
             os.close(descriptor)
-        out, err, over, status, seconds = _collect(child, reads_out, reads_err, payload["output_bytes"])
+        out, err, status, seconds = _collect(child, reads_out, reads_err, ended[0], payload)
     finally:
         for descriptor in (given, reads_out, reads_err):
             os.close(descriptor)
+    over = len(out) > payload["output_bytes"]
     killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
     told = err.decode("utf-8", "replace").strip()[-300:]
     if over:
         kind, detail = "output_limit", f"more than {payload['output_bytes']} bytes of output"
-    elif killed in (signal.SIGXCPU, signal.SIGPROF) or seconds >= 0.99 * payload["cpu_seconds"]:
+    elif killed in (_signal.SIGXCPU, _signal.SIGPROF) or seconds >= 0.99 * payload["cpu_seconds"]:
         kind, detail = "timeout", f"more than {payload['cpu_seconds']:g} s of processor time"
     elif (killed or code) and any(word in err for word in _MEMORY_WORDS):
         kind, detail = "memory", told
@@ -196,23 +227,16 @@ def _run(case: int, payload: dict[str, Any], program: CodeType | None, stdin: by
     return False
 
 
-def _kept(names: set[str]) -> None:
+def _kept(before: set[str]) -> None:
     """Tell what the command made, the files that were there before left out."""
-    for folder, _, files in os.walk(_FOLDER):
-        for file in files:
-            path = os.path.join(folder, file)
-            name = os.path.relpath(path, _FOLDER)
-            if name in names or name.startswith(".") or not os.path.isfile(path) or os.path.islink(path):
-                continue
-            with open(path, "rb") as opened:
-                data = opened.read()
-            _tell(f'{{"file":{_quoted(name.encode())},"mode":{os.stat(path).st_mode & 0o777},"data":{_quoted(data)}}}')
+    for name in os.listdir(_FOLDER):
+        if name not in before and not name.startswith(".") and os.path.isfile(name) and not os.path.islink(name):
+            with open(name, "rb") as opened:
+                _tell(f'{{"file":{_quoted(name.encode())},"data":{_quoted(opened.read())}}}')
 
 
 def run(payload: dict[str, Any]) -> None:
     """All of it."""
-    for name, (data, mode) in payload["files"].items():
-        _write(name, data, mode)
     program = None
     if payload["python"] is not None:
         try:
@@ -220,10 +244,11 @@ def run(payload: dict[str, Any]) -> None:
         except BaseException as error:
             told = _json.encode_basestring_ascii(f"{type(error).__name__}: {error}"[:300])
             return _tell(f'{{"case":-1,"kind":"compile_error","detail":{told}}}')
+    before = set(os.listdir(_FOLDER)) if payload["keep"] else set()
+    ended = _signalled()
     for case, stdin in enumerate(payload["inputs"]):
-        well = _run(case, payload, program, stdin)
-        if payload["keep"] and well:
-            _kept(set(payload["files"]))
+        if _run(case, payload, program, stdin, ended) and payload["keep"]:
+            _kept(before)
     return None
 
 

