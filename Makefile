@@ -18,7 +18,7 @@ help:  ## Show this list.
 	@echo
 	@echo 'Variables: PYTHON=python3.12  PIP_FLAGS="--extra-index-url …"  ARGS="pretrain.steps=50"'
 
-demo: .venv/.installed  ## Take raw text to an assistant and a report: 20 to 30 minutes on two CPU cores.
+demo: .venv/.installed  ## Take raw text to an assistant and a report: about 20 minutes on two idle CPU cores.
 	$(BIN)/sapience run recipes/demo.yaml $(ARGS)
 
 test: .venv/.installed-test  ## Run the tests, at most 10 minutes on two CPU cores.

@@ -9,6 +9,7 @@ Submissions differ, so that none is known from before. Prints one JSON line per 
 import argparse
 import gc
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,9 @@ def held() -> dict[str, int]:
     """What this process holds: open descriptors, threads, resident memory; and control groups that were left."""
     gc.collect()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    left = [path for name in ("memory", "pids") for path in Path("/sys/fs/cgroup", name).rglob("sapience-*")]
+    left = [
+        path for name in ("memory", "pids") for path in Path("/sys/fs/cgroup", name).rglob(f"sapience-{os.getpid()}-*")
+    ]
     return {
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "threads": int(status["Threads"]),

@@ -19,6 +19,8 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _CLEARING_SECONDS = 5.0
+_ABANDONED_SECONDS = 600.0
+"""So old is no group of a judge that lives: one is made for every submission."""
 _numbers = itertools.count()
 
 JOIN = 'a=$1; b=$2; shift 2; echo 0 > "$a" && echo 0 > "$b" && exec "$@"'
@@ -76,6 +78,15 @@ class ControlGroups:
             for folder in folders:
                 _remove(folder)
 
+    def sweep(self) -> None:
+        """Take away the empty groups of judges that were killed."""
+        for parent in {self.memory, self.pids}:
+            for folder in parent.glob("sapience-*-*"):
+                with suppress(OSError):
+                    old = time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS
+                    if old and not Path("/proc", folder.name.split("-")[1]).exists():
+                        folder.rmdir()
+
 
 def _remove(folder: Path) -> None:
     """Kill and wait until the group is empty, then take it away; what the kernel is still busy with is left to it."""
@@ -98,6 +109,7 @@ def find_control_groups() -> ControlGroups | None:
     for found in _candidates():
         try:
             with found.group(64 << 20, 8):
+                found.sweep()
                 return found
         except OSError:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import time
@@ -27,7 +28,9 @@ def adding(number: int) -> tuple[Problem, str]:
 def held() -> Counter[str]:
     gc.collect()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    groups = [path for name in ("memory", "pids") for path in Path("/sys/fs/cgroup", name).rglob("sapience-*")]
+    groups = [
+        path for name in ("memory", "pids") for path in Path("/sys/fs/cgroup", name).rglob(f"sapience-{os.getpid()}-*")
+    ]
     return Counter(
         descriptors=len(list(Path("/proc/self/fd").iterdir())),
         threads=int(status["Threads"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from available_tiers import TIERS, sandbox_of
 from sapience.recipe.errors import UserError
 from sapience.rewards import sandbox as choosing
 from sapience.rewards.contained_process import STARTED, Contained, watch
+from sapience.rewards.control_group import ControlGroups
 from sapience.rewards.interpreter import own_interpreter
 from sapience.rewards.limits import Limits
 from sapience.rewards.self_test import weaknesses
@@ -94,3 +96,24 @@ def test_the_interpreter_inside_is_ours_and_sees_no_packages() -> None:
     read, listed = interpreter.taken_apart()
     assert not any(path.name in ("site-packages", "dist-packages") for path in [*read, *listed])
     assert not any(Path(__file__).is_relative_to(path) for path in read)
+
+
+def test_groups_of_killed_judges_are_taken_away(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    old = 1_000_000_000
+    for name, born in (
+        (f"sapience-{ended.pid}-1", old),
+        (f"sapience-{ended.pid}-2", None),
+        (f"sapience-{os.getpid()}-1", old),
+        ("other-1-1", old),
+    ):
+        (tmp_path / name).mkdir()
+        if born:
+            os.utime(tmp_path / name, (born, born))
+    (tmp_path / f"sapience-{ended.pid}-3").mkdir()
+    (tmp_path / f"sapience-{ended.pid}-3" / "busy").touch()
+    os.utime(tmp_path / f"sapience-{ended.pid}-3", (old, old))
+    ControlGroups(tmp_path, tmp_path, 1).sweep()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"sapience-{ended.pid}-2", f"sapience-{ended.pid}-3", f"sapience-{os.getpid()}-1", "other-1-1"}
