@@ -29,7 +29,10 @@ def train(
     config: Annotated[
         str, typer.Option(help="nano, small, v3slice, a recipe (.yaml) or a Hugging Face config (.json).")
     ] = "nano",
-    dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Weights, gradients and moments.")] = "fp32",
+    dtype: Annotated[Literal["fp32", "bf16", "fp8"], typer.Option(help="What products are computed in.")] = "fp32",
+    narrow: Annotated[
+        bool, typer.Option("--narrow", help="With bf16: weights, gradients and moments in bfloat16 too.")
+    ] = False,
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
     ] = "auto",
@@ -50,13 +53,26 @@ def train(
     rows, columns = batch or shape.rows, length or shape.length
     if rows % (micro or rows):
         raise UserError(f"{rows} rows cannot be cut into parts of {micro}: give a --micro that divides --batch")
+    if narrow and dtype != "bf16":
+        raise UserError("--narrow keeps weights in bfloat16: give --dtype bf16 with it")
     from sapience.planning.parameters import training_operations
     from sapience.serving.printable import json_line
     from sapience.training.bench import Asked, TrainingBench, serve, timed
 
     operations = training_operations(shape.model, columns)
     asked = Asked(
-        shape.name, shape.model, operations, dtype, device, rows, columns, micro or rows, steps, compiled, balanced
+        shape.name,
+        shape.model,
+        operations,
+        dtype,
+        device,
+        rows,
+        columns,
+        micro or rows,
+        steps,
+        narrow,
+        compiled,
+        balanced,
     )
     made = TrainingBench(asked)
     if served:

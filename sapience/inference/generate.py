@@ -46,6 +46,7 @@ def generate(
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens: begin it with the bos token")
+    model.refresh()
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     results: dict[int, Completion] = {}
     for start in range(0, len(order), batch_size):
@@ -83,7 +84,7 @@ class _Batch:
         for row, prompt in enumerate(different):
             self.prompts_BT[row, : len(prompt)] = torch.tensor(prompt, device=self.device)
         capacity = longest + limit
-        config, dtype = model.config, model.embedding.weight.dtype
+        config, dtype = model.config, model.number
         self.caches = [
             LatentCache(
                 torch.zeros(len(different), capacity, config.kv_lora_rank, device=self.device, dtype=dtype),
@@ -128,7 +129,7 @@ class _Batch:
         reach = int(positions_BT.max()) + 1
         mask_BTS = torch.arange(reach, device=self.device) <= positions_BT.unsqueeze(-1)
         rows = torch.arange(tokens_BT.shape[0], device=self.device).unsqueeze(1)
-        hidden_BTD = self.model.embedding(tokens_BT)
+        hidden_BTD = self.model.embedded(tokens_BT)
         for layer, cache in zip(self.model.layers, self.caches, strict=True):
             normed = layer.attention_norm(hidden_BTD)  # type: ignore[operator]
             latent, rotary = layer.attention.latents(normed, cosines, sines)  # type: ignore[union-attr, operator]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sapience.model.linear import Linear, RMSNorm
 from sapience.model.rope import rotate, softmax_scale
 from sapience.ops.masked_attention import AttentionMask, masked_attention
 from sapience.recipe.model import ModelSection
@@ -34,15 +35,15 @@ class LatentAttention(nn.Module):
         heads, rank = config.num_attention_heads, config.kv_lora_rank
         self.nope, self.rope, self.value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
         if config.q_lora_rank is None:
-            self.q_proj = nn.Linear(config.hidden_size, heads * config.qk_head_dim, bias=False)
+            self.q_proj = Linear(config.hidden_size, heads * config.qk_head_dim)
         else:
-            self.q_down = nn.Linear(config.hidden_size, config.q_lora_rank, bias=False)
-            self.q_norm = nn.RMSNorm(config.q_lora_rank, eps=config.rms_norm_eps)
-            self.q_up = nn.Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
-        self.kv_down = nn.Linear(config.hidden_size, rank + config.qk_rope_head_dim, bias=False)
-        self.kv_norm = nn.RMSNorm(rank, eps=config.rms_norm_eps)
-        self.kv_up = nn.Linear(rank, heads * (config.qk_nope_head_dim + config.v_head_dim), bias=False)
-        self.out = nn.Linear(heads * config.v_head_dim, config.hidden_size, bias=False)
+            self.q_down = Linear(config.hidden_size, config.q_lora_rank)
+            self.q_norm = RMSNorm(config.q_lora_rank, eps=config.rms_norm_eps)
+            self.q_up = Linear(config.q_lora_rank, heads * config.qk_head_dim)
+        self.kv_down = Linear(config.hidden_size, rank + config.qk_rope_head_dim)
+        self.kv_norm = RMSNorm(rank, eps=config.rms_norm_eps)
+        self.kv_up = Linear(rank, heads * (config.qk_nope_head_dim + config.v_head_dim))
+        self.out = Linear(heads * config.v_head_dim, config.hidden_size)
         self.scale = softmax_scale(config)
 
     def queries(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +81,7 @@ class LatentAttention(nn.Module):
         """
         heads = self.config.num_attention_heads
         q_nope, q_rope = self.queries(x_BTD, cosines, sines)
-        up_HdR = self.kv_up.weight.view(heads, self.nope + self.value, -1)
+        up_HdR = self.kv_up.matrix.view(heads, self.nope + self.value, -1)
         q_latent = torch.einsum("bthd,hdr->bhtr", q_nope, up_HdR[:, : self.nope])
         scores = torch.einsum("bhtr,bsr->bhts", q_latent, cache.latent_BSR)
         scores = scores + torch.einsum("bthp,bsp->bhts", q_rope, cache.rotary_BSP)

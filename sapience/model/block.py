@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from sapience.model.attention import LatentAttention
 from sapience.model.feed_forward import Experts, FeedForward
 from sapience.model.gate import Gate, Routing, count_loads, sequence_balance
+from sapience.model.linear import RMSNorm
 from sapience.ops.masked_attention import AttentionMask
-from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order
+from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order, sort_weights
 from sapience.recipe.model import ModelSection
 
 
@@ -45,9 +46,9 @@ class DenseBlock(nn.Module):
 
     def __init__(self, config: ModelSection) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attention_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.attention = LatentAttention(config)
-        self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.feed_forward_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.feed_forward = FeedForward(config.hidden_size, config.intermediate_size)
 
     def attend(self, hidden_BTD: Tensor, context: Context) -> Tensor:
@@ -71,9 +72,9 @@ class ExpertBlock(nn.Module):
     def __init__(self, config: ModelSection) -> None:
         super().__init__()
         self.config = config
-        self.attention_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.attention_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.attention = LatentAttention(config)
-        self.feed_forward_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.feed_forward_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.gate = Gate(config)
         self.experts = Experts(config)
         self.shared = (
@@ -95,25 +96,20 @@ class ExpertBlock(nn.Module):
     def route(self, x_TD: Tensor) -> tuple[Routing, ExpertOrder]:
         """Choose experts and sort the tokens' copies by them."""
         routing: Routing = self.gate(x_TD)
-        return routing, expert_order(routing.experts_TK, self.config.n_routed_experts)
+        return routing, expert_order(routing.experts_TK, self.config.n_routed_experts, self.experts.multiple)
 
-    def dispatch(self, x_TD: Tensor, order: ExpertOrder) -> Tensor:
-        """Copies of the tokens at their experts' places, [N, D]."""
-        return dispatch(x_TD, order)
+    def dispatch(self, x_TD: Tensor, routing: Routing, order: ExpertOrder) -> tuple[Tensor, Tensor]:
+        """Copies of the tokens at their experts' places, [N, D], and the weight of each, [N]."""
+        return dispatch(x_TD, order), sort_weights(routing.weights_TK, order)
 
-    def expert(self, rows_ND: Tensor, order: ExpertOrder) -> Tensor:
-        """The routed experts' arithmetic."""
-        outputs: Tensor = self.experts(rows_ND, order.counts_E)
+    def expert(self, rows_ND: Tensor, weights_N: Tensor, order: ExpertOrder) -> Tensor:
+        """The routed experts' arithmetic on rows that have been dispatched: weighted outputs, [N, D]."""
+        outputs: Tensor = self.experts(rows_ND, weights_N, order.counts_E)
         return outputs
 
-    def combine(
-        self, hidden_BTD: Tensor, x_TD: Tensor, outputs_ND: Tensor, routing: Routing, order: ExpertOrder
-    ) -> Tensor:
-        """The residual stream with the experts' weighted outputs and the shared experts' added."""
-        mixed = combine(outputs_ND, routing.weights_TK, order)
-        if self.shared is not None:
-            mixed = mixed + self.shared(x_TD)
-        return hidden_BTD + mixed.view_as(hidden_BTD)
+    def combine(self, hidden_BTD: Tensor, x_TD: Tensor, outputs_ND: Tensor, order: ExpertOrder) -> Tensor:
+        """The residual stream with the experts' outputs and the shared experts' added."""
+        return self._added(hidden_BTD, x_TD, combine(outputs_ND, order))
 
     def observe(self, routing: Routing, rows: int, context: Context) -> Router:
         """Load and balance term of this pass."""
@@ -126,16 +122,21 @@ class ExpertBlock(nn.Module):
         )
 
     def forward(self, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:
-        """All steps in order."""
-        hidden_BTD = self.attend(hidden_BTD, context)
-        x_TD = self.normalise(hidden_BTD)
-        routing, order = self.route(x_TD)
-        outputs_ND = self.expert(self.dispatch(x_TD, order), order)
-        hidden_BTD = self.combine(hidden_BTD, x_TD, outputs_ND, routing, order)
+        """All steps in order; from dispatch to combine as one, which keeps no copies of the tokens for the backward pass."""
+        hidden_BTD, routing = self._routed(self.attend(hidden_BTD, context))
         return hidden_BTD, self.observe(routing, hidden_BTD.shape[0], context)
 
     def feed(self, hidden_BTD: Tensor) -> Tensor:
         """The residual stream after the experts; for inference, where nobody balances."""
+        return self._routed(hidden_BTD)[0]
+
+    def _routed(self, hidden_BTD: Tensor) -> tuple[Tensor, Routing]:
         x_TD = self.normalise(hidden_BTD)
         routing, order = self.route(x_TD)
-        return self.combine(hidden_BTD, x_TD, self.expert(self.dispatch(x_TD, order), order), routing, order)
+        mixed_TD = self.experts.of_tokens(x_TD, sort_weights(routing.weights_TK, order), order)
+        return self._added(hidden_BTD, x_TD, mixed_TD), routing
+
+    def _added(self, hidden_BTD: Tensor, x_TD: Tensor, mixed_TD: Tensor) -> Tensor:
+        if self.shared is not None:
+            mixed_TD = mixed_TD + self.shared(x_TD)
+        return hidden_BTD + mixed_TD.view_as(hidden_BTD)

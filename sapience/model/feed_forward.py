@@ -2,16 +2,13 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from sapience.ops.grouped import grouped_linear
+from sapience.model.linear import Copy, Linear, Precision
+from sapience.ops.experts import ExpertWeights, routed_experts, sorted_experts, swiglu
+from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward
+from sapience.ops.fp8_tiles import BLOCK
+from sapience.ops.permutation import ExpertOrder
 from sapience.recipe.model import ModelSection
-
-
-def swiglu(gate_and_up: Tensor) -> Tensor:
-    """silu(first half) · second half, along the last dimension."""
-    gate, up = gate_and_up.chunk(2, dim=-1)
-    return functional.silu(gate) * up
 
 
 class FeedForward(nn.Module):
@@ -19,25 +16,55 @@ class FeedForward(nn.Module):
 
     def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(hidden, 2 * inner, bias=False)
-        self.down = nn.Linear(inner, hidden, bias=False)
+        self.gate_up = Linear(hidden, 2 * inner, planes=2)
+        self.down = Linear(inner, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """[…, D] to […, D]."""
+        if self.down.copy.precision == "fp8":
+            blocks = self.gate_up.copy.blocks, self.down.copy.blocks
+            return fp8_feed_forward(x, self.gate_up.weight, self.down.weight, *blocks)
         y: Tensor = self.down(swiglu(self.gate_up(x)))
         return y
 
 
 class Experts(nn.Module):
-    """The routed experts of one layer, their matrices stacked."""
+    """The routed experts of one layer, their matrices stacked. The gate's weights are applied inside."""
 
     def __init__(self, config: ModelSection) -> None:
         super().__init__()
         experts, hidden, inner = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_EFD = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
         self.down_EDF = nn.Parameter(torch.empty(experts, hidden, inner))
+        self.gate_up_copy = Copy(planes=2)
+        self.down_copy = Copy()
 
-    def forward(self, rows_ND: Tensor, counts_E: Tensor) -> Tensor:
-        """Rows sorted by expert, counts[e] of them for expert e, through their expert."""
-        inner_NF = swiglu(grouped_linear(rows_ND, self.gate_up_EFD, counts_E))
-        return grouped_linear(inner_NF, self.down_EDF, counts_E)
+    @property
+    def multiple(self) -> int:
+        """Of what the rows of an expert have to be a multiple."""
+        return BLOCK if self.down_copy.precision == "fp8" else 1
+
+    def compute_in(self, precision: Precision) -> None:
+        """See Copied."""
+        self.gate_up_copy.make(self.gate_up_EFD, precision)
+        self.down_copy.make(self.down_EDF, precision)
+
+    def refresh(self) -> None:
+        """See Copied."""
+        self.compute_in(self.down_copy.precision)
+
+    def forward(self, rows_ND: Tensor, weights_N: Tensor, counts_E: Tensor) -> Tensor:
+        """Rows sorted by expert, counts[e] of them for expert e, through their expert, times their weight."""
+        return sorted_experts(rows_ND, weights_N, self._matrices(), counts_E)
+
+    def of_tokens(self, tokens_TD: Tensor, weights_N: Tensor, order: ExpertOrder) -> Tensor:
+        """The same of the tokens' copies in this order, summed over each token's: [T, D]. The copies are not kept."""
+        if self.multiple == BLOCK:
+            blocks = self.gate_up_copy.blocks, self.down_copy.blocks
+            return fp8_experts(tokens_TD, weights_N, self.gate_up_EFD, self.down_EDF, *blocks, order)
+        return routed_experts(tokens_TD, weights_N, self._matrices(), order)
+
+    def _matrices(self) -> ExpertWeights:
+        gate_up = self.gate_up_EFD if self.gate_up_copy.narrow is None else self.gate_up_copy.narrow
+        down = self.down_EDF if self.down_copy.narrow is None else self.down_copy.narrow
+        return ExpertWeights(self.gate_up_EFD, self.down_EDF, gate_up, down)

@@ -5,7 +5,7 @@ causal chain: depth k reads depth k-1's hidden state and the embedding of the to
 take the main model's state *after* its final norm, as the public serving stacks do; the report does not say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from sapience.model.batch import Microbatch
 from sapience.model.block import Context, DenseBlock, ExpertBlock, Router
+from sapience.model.feed_forward import Experts
+from sapience.model.linear import Copied, Linear, Precision, RMSNorm
 from sapience.model.rope import rotary_table
 from sapience.ops.masked_attention import AttentionMask
 from sapience.recipe.model import ModelSection
@@ -36,11 +38,11 @@ class PredictionModule(nn.Module):
 
     def __init__(self, config: ModelSection) -> None:
         super().__init__()
-        self.embedding_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.hidden_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.join = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.embedding_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.hidden_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.join = Linear(2 * config.hidden_size, config.hidden_size, fp8=False)
         self.block = ExpertBlock(config)
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def joined(self, hidden_BTD: Tensor, embedding_BTD: Tensor) -> Tensor:
         """M [norm(embedding) ; norm(hidden)]: eq. 21 in the order that the released weights expect."""
@@ -61,12 +63,13 @@ class Transformer(nn.Module):
             DenseBlock(config) if index < config.first_k_dense_replace else ExpertBlock(config)
             for index in range(config.num_hidden_layers)
         )
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.head.weight = self.embedding.weight
         self.predictions = nn.ModuleList(PredictionModule(config) for _ in range(config.num_nextn_predict_layers))
         self._tables: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        self._number: torch.dtype | None = None
 
     @torch.no_grad()
     def initialize(self, seed: int) -> "Transformer":
@@ -79,6 +82,31 @@ class Transformer(nn.Module):
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(noise * self.config.initializer_range)
         return self
+
+    @property
+    def number(self) -> torch.dtype:
+        """The type of the hidden states."""
+        return self._number or self.embedding.weight.dtype
+
+    def compute_in(self, precision: Precision) -> "Transformer":
+        """Compute hidden states and the products between them in this precision from now on.
+
+        Embedding, head, gate and norms keep their weights (report, section 3.3.1). Copies lie beside the weights: move a model
+        to its device before.
+        """
+        self._number = None if precision == "fp32" else torch.bfloat16
+        for module in self._copied():
+            module.compute_in(precision)
+        return self
+
+    def refresh(self) -> None:
+        """Make the copies anew of weights that have changed; a pass begins with it."""
+        if self._number is not None:
+            for module in self._copied():
+                module.refresh()
+
+    def _copied(self) -> Iterator[Copied]:
+        return (module for module in self.modules() if isinstance(module, Linear | Experts))
 
     def gates(self) -> "list[ExpertBlock]":
         """The layers with experts in the order of `Forward.routers`."""
@@ -120,7 +148,8 @@ class Transformer(nn.Module):
 
     def body(self, tokens_BT: Tensor, context: Context) -> tuple[Tensor, list[Router]]:
         """The main model: hidden states after the final norm [B,T,D], and the gates' records."""
-        hidden_BTD = self.embedding(tokens_BT)
+        self.refresh()
+        hidden_BTD = self.embedded(tokens_BT)
         routers = []
         for layer in self.layers:
             hidden_BTD, router = layer(hidden_BTD, context)
@@ -142,7 +171,7 @@ class Transformer(nn.Module):
         for depth, module in enumerate(self.predictions, start=1):
             assert isinstance(module, PredictionModule)
             length = tokens_BT.shape[1] - depth
-            embedding = functional.embedding(tokens_BT[:, depth:], vectors)
+            embedding = functional.embedding(tokens_BT[:, depth:], vectors).to(self.number)
             shortened = _shorten(context, length)
             state, router = module.block(module.joined(state[:, :length], embedding), shortened)
             state = module.norm(state)
@@ -151,13 +180,18 @@ class Transformer(nn.Module):
                 routers.append(router)
         return predictions, routers
 
+    def embedded(self, tokens_BT: Tensor) -> Tensor:
+        """The first hidden states, [B,T,D]."""
+        vectors: Tensor = self.embedding(tokens_BT)
+        return vectors.to(self.number)
+
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """Hidden states after the final norm, [B,T,D], of rows without padding (padding at the end does no harm)."""
         return self.body(tokens_BT, Context(*self.rotary(tokens_BT.shape[1])))[0]
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
         """Unnormalised log-probabilities over the vocabulary."""
-        return functional.linear(hidden_BTD, self.head.weight)
+        return functional.linear(hidden_BTD, self.head.weight.to(hidden_BTD.dtype))
 
     def mtp_hidden(self, hidden_BTD: Tensor, tokens_BT: Tensor) -> list[Tensor]:
         """Depth k: [B, T-k, D]; `logits` of it at position i predicts token i+k+1."""

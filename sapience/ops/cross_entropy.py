@@ -1,5 +1,7 @@
 """Cross-entropy from hidden states, in chunks, so that the logits of a whole batch never exist at once.
 
+The head may be wider than the hidden states: products take it in their type, its gradient stays wide.
+
 The gradient with respect to the logits is softmax minus one-hot; it is formed chunk by chunk in the forward pass, while
 the logits are at hand, and only its two products (for the hidden states and for the head) are kept. Not covered: label
 smoothing, and a backward pass through the gradient itself.
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sapience.ops.narrow_linear import wide_product
+
 IGNORE = -100
 """Label of a position without a target."""
 CHUNK_ELEMENTS = 1 << 19
@@ -19,7 +23,7 @@ CHUNK_ELEMENTS = 1 << 19
 
 def reference(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
     """Sum over the labelled rows of -log softmax(hidden head^T)[label], in nats; the op's meaning."""
-    logits_NV = functional.linear(hidden_ND, head_VD).float()
+    logits_NV = functional.linear(hidden_ND, head_VD.to(hidden_ND.dtype)).float()
     return functional.cross_entropy(logits_NV, labels_N, ignore_index=IGNORE, reduction="sum")
 
 
@@ -32,7 +36,7 @@ def linear_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -
 @torch.no_grad()
 def token_losses(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
     """-log probability of each label in nats, [N]; zero where there is none. For evaluation."""
-    rows = rows_per_chunk(head_VD)
+    rows, head_VD = rows_per_chunk(head_VD), head_VD.to(hidden_ND.dtype)
     losses = [
         functional.cross_entropy(
             wide(functional.linear(hidden_ND[i : i + rows], head_VD)),
@@ -71,17 +75,10 @@ def _losses_and_slopes(logits: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor
     return losses, slope.mul_(labelled.unsqueeze(1)).to(logits.dtype)
 
 
-def _wide_product(left: Tensor, right: Tensor) -> Tensor:
-    """left right, kept in float32 where the factors are narrower; a CPU rounds the product first."""
-    if left.is_cuda and left.dtype in (torch.bfloat16, torch.float16):
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return wide(left @ right)
-
-
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
-        rows = rows_per_chunk(head_VD)
+        rows, head, head_VD = rows_per_chunk(head_VD), head_VD, head_VD.to(hidden_ND.dtype)
         wants_gradient = any(ctx.needs_input_grad)
         gradient_ND = torch.empty_like(hidden_ND) if wants_gradient else None
         gradient_VD: Tensor | None = None
@@ -96,13 +93,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += losses.sum()
             torch.mm(slope, head_VD, out=gradient_ND[i : i + rows])
             if gradient_VD is None:
-                gradient_VD = _wide_product(slope.t(), hidden)
+                gradient_VD = wide_product(slope.t(), hidden)
             elif slope.dtype == gradient_VD.dtype:
                 gradient_VD.addmm_(slope.t(), hidden)
             else:
-                gradient_VD.add_(_wide_product(slope.t(), hidden))
+                gradient_VD.add_(wide_product(slope.t(), hidden))
         if gradient_ND is not None and gradient_VD is not None:
-            ctx.save_for_backward(gradient_ND, gradient_VD.to(head_VD.dtype))
+            ctx.save_for_backward(gradient_ND, gradient_VD.to(head.dtype))
         return total
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""Products of contiguous groups of rows, each group with a matrix of its own: the experts' arithmetic.
+"""Products of contiguous groups of rows, each group with a matrix of its own: the experts' arithmetic, and its two gradients.
 
-`torch.nn.functional.grouped_mm` (a private op before torch 2.10) is used on CPU and GPU where its shapes and types
-allow; the reference loop defines the meaning and serves float64 and odd widths.
+`torch._grouped_mm` is used on CPU and GPU where its shapes and types allow; the loops over groups define the meaning and
+serve float64 and odd widths. No host synchronisation on a GPU.
 """
 
 import torch
@@ -16,12 +16,42 @@ def reference(rows_NK: Tensor, matrices_EJK: Tensor, counts_E: Tensor) -> Tensor
     return torch.cat([piece @ matrix.t() for piece, matrix in zip(pieces, matrices_EJK, strict=True)])
 
 
+def weight_reference(slopes_NJ: Tensor, rows_NK: Tensor, counts_E: Tensor) -> Tensor:
+    """slopes[group e]^T @ rows[group e]: [E, J, K], zero for a group without rows."""
+    counts = counts_E.tolist()
+    pairs = zip(torch.split(slopes_NJ, counts), torch.split(rows_NK, counts), strict=True)
+    return torch.stack([slopes.t() @ rows for slopes, rows in pairs])
+
+
 def grouped_linear(rows_NK: Tensor, matrices_EJK: Tensor, counts_E: Tensor) -> Tensor:
-    """The same in one call. counts_E sums to N; no host synchronisation on a GPU."""
-    allowed = _GROUPED_TYPES.get(rows_NK.device.type, ())
-    aligned = rows_NK.shape[1] * rows_NK.element_size() % 16 == 0 and matrices_EJK.shape[1] % 8 == 0
-    if rows_NK.dtype not in allowed or rows_NK.dtype != matrices_EJK.dtype or not aligned:
+    """`reference` in one call, differentiable. counts_E sums to N."""
+    if not _fits(rows_NK, matrices_EJK, matrices_EJK.shape[1]):
         return reference(rows_NK, matrices_EJK, counts_E)
-    ends_E = counts_E.cumsum(0).to(torch.int32)
-    product: Tensor = torch._grouped_mm(rows_NK, matrices_EJK.transpose(1, 2), offs=ends_E)
+    product: Tensor = torch._grouped_mm(rows_NK, matrices_EJK.transpose(1, 2), offs=_ends(counts_E))
     return product
+
+
+def grouped_data_gradient(slopes_NJ: Tensor, matrices_EJK: Tensor, counts_E: Tensor) -> Tensor:
+    """slopes[group e] @ matrices[e]: the gradient of `grouped_linear` in its rows; [N, K]."""
+    if not _fits(slopes_NJ, matrices_EJK, matrices_EJK.shape[2]):
+        return reference(slopes_NJ, matrices_EJK.transpose(1, 2), counts_E)
+    product: Tensor = torch._grouped_mm(slopes_NJ, matrices_EJK, offs=_ends(counts_E))
+    return product
+
+
+def grouped_weight_gradient(slopes_NJ: Tensor, rows_NK: Tensor, counts_E: Tensor) -> Tensor:
+    """`weight_reference` in one call: the gradient of `grouped_linear` in its matrices."""
+    if not (_fits(slopes_NJ, rows_NK, rows_NK.shape[1]) and rows_NK.shape[0]):
+        return weight_reference(slopes_NJ, rows_NK, counts_E)
+    product: Tensor = torch._grouped_mm(slopes_NJ.t(), rows_NK, offs=_ends(counts_E))
+    return product
+
+
+def _fits(left: Tensor, right: Tensor, width: int) -> bool:
+    """Whether `torch._grouped_mm` takes these: equal types that it has, and rows that begin at multiples of 16 bytes."""
+    aligned = left.shape[1] * left.element_size() % 16 == 0 and width * right.element_size() % 16 == 0
+    return left.dtype in _GROUPED_TYPES.get(left.device.type, ()) and left.dtype == right.dtype and aligned
+
+
+def _ends(counts_E: Tensor) -> Tensor:
+    return counts_E.cumsum(0).to(torch.int32)

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from sapience.ops.cross_entropy import rows_per_chunk, wide
+from sapience.ops.narrow_linear import wide_product
 
 
 def reference(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
     """log softmax(hidden head^T)[label] in nats, [N]; the op's meaning."""
-    logits_NV = wide(functional.linear(hidden_ND, head_VD))
+    logits_NV = wide(functional.linear(hidden_ND, head_VD.to(hidden_ND.dtype)))
     return logits_NV.log_softmax(-1).gather(1, labels_N.unsqueeze(1)).squeeze(1)
 
 
@@ -28,10 +29,10 @@ def linear_log_probability(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor)
 class _LinearLogProbability(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
-        rows = rows_per_chunk(head_VD)
+        rows, matrix_VD = rows_per_chunk(head_VD), head_VD.to(hidden_ND.dtype)
         logprobs, normalisers = [], []
         for i in range(0, hidden_ND.shape[0], rows):
-            logits = wide(functional.linear(hidden_ND[i : i + rows], head_VD))
+            logits = wide(functional.linear(hidden_ND[i : i + rows], matrix_VD))
             normaliser = logits.logsumexp(1)
             logprobs.append(logits.gather(1, labels_N[i : i + rows].unsqueeze(1)).squeeze(1) - normaliser)
             normalisers.append(normaliser)
@@ -43,14 +44,14 @@ class _LinearLogProbability(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:
         hidden_ND, head_VD, labels_N, normaliser_N = ctx.saved_tensors
         slope_N = slopes[0]
-        rows = rows_per_chunk(head_VD)
+        rows, matrix_VD = rows_per_chunk(head_VD), head_VD.to(hidden_ND.dtype)
         gradient_ND = torch.empty_like(hidden_ND)
         gradient_VD = wide(torch.zeros_like(head_VD))
         for i in range(0, hidden_ND.shape[0], rows):
             hidden, labels, slope = hidden_ND[i : i + rows], labels_N[i : i + rows], slope_N[i : i + rows].unsqueeze(1)
-            shares = wide(functional.linear(hidden, head_VD)).sub_(normaliser_N[i : i + rows].unsqueeze(1)).exp_()
+            shares = wide(functional.linear(hidden, matrix_VD)).sub_(normaliser_N[i : i + rows].unsqueeze(1)).exp_()
             shares.mul_(-slope).scatter_add_(1, labels.unsqueeze(1), slope.to(shares.dtype))
             shares = shares.to(hidden.dtype)
-            gradient_ND[i : i + rows] = shares @ head_VD
-            gradient_VD += wide(shares.t() @ hidden)
+            gradient_ND[i : i + rows] = shares @ matrix_VD
+            gradient_VD += wide_product(shares.t(), hidden)
         return gradient_ND, gradient_VD.to(head_VD.dtype), None

@@ -205,7 +205,7 @@ class GroupPolicyTraining:
         total = denominator(lengths, section.aggregate)
         objective.prediction_scale = section.prediction_weight * total / sum(lengths)
         sums = executor.forward_backward(batches, total)
-        norm = optimizer.step(rate)
+        norm = float(optimizer.step(rate))
         self.counters.count_update(
             norm, "GRPO updates", f"iteration {self.counters.iteration}", "lower the policy's peak learning rate"
         )

@@ -93,7 +93,7 @@ class PreferenceTraining:
         batches = pair_batches([self.pairs[i] for i in chosen], section.micro_pairs, self.pad_id)
         sums = executor.forward_backward(batches, len(chosen))
         rate = preference_rate(section, (counters.step + 0.5) / steps)
-        norm = optimizer.step(rate)
+        norm = float(optimizer.step(rate))
         counters.count_update(norm, "steps of the reward model", f"step {counters.step}", "lower reward.peak")
         counters.step += 1
         counters.pairs += len(chosen)

@@ -21,6 +21,8 @@ class OptimizerSection(Section):
     """Added to the root of the second moment; V3's value is not published."""
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled decay of matrices; norms and biases are not decayed."""
+    moments: Literal["fp32", "bf16"] = "fp32"
+    """In what AdamW keeps its two moments; V3: bfloat16 (section 3.3.2), half the memory and less to move."""
     clip: PositiveFloat = 1.0
     """Largest global gradient norm."""
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)

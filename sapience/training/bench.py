@@ -2,8 +2,10 @@
 
 A step is forward, loss (with prediction modules where the model has them), backward, clip and AdamW, on tokens of a chain in
 which most follow from the one before, so that a falling loss shows that it learns. No token is dropped and routing is the
-model's own. `bf16` keeps weights, gradients and both moments in bfloat16, eight bytes a parameter; the gate computes in
-float32 all the same.
+model's own. `bf16` computes in bfloat16 with V3's state: weights and gradients in float32, moments in bfloat16, and the
+matrices' copies in bfloat16, 14 bytes a parameter. `narrow` keeps weights, gradients and moments in bfloat16, eight bytes, as
+some other systems are measured. `fp8` computes linear layers and experts by V3's scheme; its copies are in FP8, in two layouts
+each. The gate computes in float32 all the same.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sapience.model.batch import Microbatch
 from sapience.model.gate import Gate, Routing, expert_weights
+from sapience.model.linear import Precision
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
 from sapience.recipe.model import ModelSection
@@ -29,8 +32,8 @@ from sapience.training.device import choose_device
 from sapience.training.objective import NextTokens
 from sapience.training.optimizer import OptimizerSet
 
-Number = Literal["fp32", "bf16"]
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp8": torch.bfloat16}
+"""What the ceiling is measured in."""
 _FOLLOWS = 0.8
 """Share of the tokens that follow from the one before."""
 _POOL = 16
@@ -45,7 +48,7 @@ class Asked:
     model: ModelSection
     operations: float
     """Of a token's forward and backward pass."""
-    number: Number
+    number: Precision
     device: str
     rows: int
     length: int
@@ -53,6 +56,8 @@ class Asked:
     """Rows that go through the model at once; gradients add up to the step's."""
     steps: int
     """Steps of a round."""
+    narrow: bool
+    """Weights, gradients and moments in bfloat16 too."""
     compiled: bool
     balanced: bool
     """Send every expert the same number of tokens, whatever the gate says."""
@@ -66,10 +71,14 @@ class TrainingBench:
         self.device = choose_device(asked.device)
         torch.manual_seed(0)
         with torch.device(self.device):
-            self.model = Transformer(asked.model).to(_TYPES[asked.number])
+            self.model = Transformer(asked.model)
+            if asked.narrow:
+                self.model.to(torch.bfloat16)
             for parameter in self.model.parameters():
                 if parameter.ndim > 1:
                     torch.nn.init.normal_(parameter, std=asked.model.initializer_range)
+        if asked.number != "fp32" and not asked.narrow:
+            self.model.compute_in(asked.number)
         if asked.balanced:
             for block in self.model.gates():
                 block.gate.__class__ = _EvenGate
@@ -77,7 +86,9 @@ class TrainingBench:
             for layer in (*self.model.layers, *(module.block for module in self.model.predictions)):
                 layer.compile(dynamic=False)
         self.executor = PlainLoop(self.model, NextTokens(prediction_weight=0.3, alpha=1e-4))
-        self.optimizer = OptimizerSet(self.model, OptimizerSection())
+        self.optimizer = OptimizerSet(
+            self.model, OptimizerSection(moments="fp32" if asked.number == "fp32" else "bf16")
+        )
         self.tokens = _chain(asked, self.device)
         self.losses: list[Tensor] = []
         """Of every step so far, left where they were computed: reading one waits for the device."""
@@ -108,6 +119,7 @@ class TrainingBench:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         state = sum(tensor.nbytes for tensor in self.optimizer.tensors().values())
         held = sum(2 * parameter.nbytes for parameter in self.model.parameters())
+        held += sum(buffer.nbytes for buffer in self.model.buffers())
         return {
             "what": "train", "system": "sapience", "config": self.described, "tokens_per_s": round(rate, 1),
             "ms_per_step": round(ms, 2), "rounds_ms": [round(one, 2) for one in rounds_ms],
@@ -124,7 +136,11 @@ class TrainingBench:
     @property
     def described(self) -> str:
         asked = self.asked
-        marks = [word for word, on in (("compiled", asked.compiled), ("balanced", asked.balanced)) if on]
+        marks = [
+            word
+            for word, on in (("8 bytes", asked.narrow), ("compiled", asked.compiled), ("balanced", asked.balanced))
+            if on
+        ]
         micro = [f"micro {asked.micro_rows}"] if asked.micro_rows != asked.rows else []
         size = f"{asked.name} {asked.rows} x {asked.length}"
         return " ".join([size, *micro, asked.number, self.device.type, *marks])

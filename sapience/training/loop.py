@@ -140,7 +140,7 @@ class Training:
         denominator = labelled_tokens(batches)
         self.objective.prediction_weight = plan.prediction_weight
         sums = self.executor.forward_backward(batches, denominator)
-        norm = self.optimizer.step(plan.learning_rate)
+        norm = float(self.optimizer.step(plan.learning_rate))
         if math.isfinite(norm):
             update_biases(self.model, sums, plan.gamma)
         losses = {name: float(value) / denominator for name, value in sums.values.items()}

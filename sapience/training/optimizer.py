@@ -1,12 +1,13 @@
 """The optimizer of a recipe: AdamW, or Muon for hidden matrices beside AdamW for the rest; one object to step and save."""
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sapience.recipe.optimization import OptimizerSection
+from sapience.training.adamw import AdamW
 from sapience.training.muon import Muon
 
 
@@ -25,9 +26,7 @@ class OptimizerSet:
             {"params": [p for p in matrices if id(p) not in chosen], "weight_decay": section.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=0.0, betas=(section.beta1, section.beta2), eps=section.epsilon, fused=True)
-        ]
+        self.optimizers: list[torch.optim.Optimizer] = [_adamw(groups, section)]
         if hidden:
             self.optimizers.append(
                 Muon(
@@ -40,13 +39,21 @@ class OptimizerSet:
                 )
             )
 
-    def step(self, learning_rate: float) -> float:
-        """Clip the gradient, move the weights; returns the gradient's norm before clipping.
+    def step(self, learning_rate: float) -> Tensor:
+        """Clip the gradient, move the weights; returns the gradient's norm before clipping, a scalar on its device.
 
-        Where the norm is not finite nothing moves: the caller counts the step as skipped. Gradients are cleared.
+        Where the norm is not finite nothing moves: the caller counts the step as skipped. Gradients are cleared. With bfloat16
+        moments on a GPU nothing waits for the norm.
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.section.clip, foreach=True))
-        if math.isfinite(norm):
+        alone = self.optimizers[0] if len(self.optimizers) == 1 else None
+        if isinstance(alone, AdamW):
+            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+            alone.factor = torch.where(norm.isfinite(), (self.section.clip / (norm + 1e-6)).clamp(max=1.0), torch.nan)
+            moves = True
+        else:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.section.clip, foreach=True)
+            moves = bool(norm.isfinite())
+        if moves:
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate
@@ -58,7 +65,7 @@ class OptimizerSet:
     def tensors(self) -> dict[str, Tensor]:
         """The state by `moment/parameter`, for a checkpoint."""
         return {
-            f"{moment}/{self.names[id(parameter)]}": value
+            f"{moment}/{self.names[id(parameter)]}": value.clone() if moment == "step" else value
             for optimizer in self.optimizers
             for parameter, state in optimizer.state.items()
             for moment, value in state.items()
@@ -75,8 +82,14 @@ class OptimizerSet:
         for key, value in tensors.items():
             moment, name = key.split("/", 1)
             optimizer, parameter = owners[name]
-            device = torch.device("cpu") if moment == "step" and value.device.type == "cpu" else parameter.device
-            optimizer.state[parameter][moment] = value.to(device).clone()
+            optimizer.state[parameter][moment] = value.to(parameter.device).clone()
+
+
+def _adamw(groups: list[dict[str, Any]], section: OptimizerSection) -> torch.optim.Optimizer:
+    betas = section.beta1, section.beta2
+    if section.moments == "bf16":
+        return AdamW(groups, betas, section.epsilon)
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=section.epsilon, fused=True)
 
 
 def _is_hidden(name: str) -> bool:

@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sapience.ops.experts import ExpertWeights, routed_experts, sorted_experts, swiglu, swiglu_gradient
+from sapience.ops.experts import reference as experts_reference
 from sapience.ops.grouped import grouped_linear, reference
-from sapience.ops.permutation import combine, dispatch, expert_order
+from sapience.ops.permutation import combine, dispatch, expert_order, sort_weights
 
 
 def product_by_loop(rows: torch.Tensor, matrices: torch.Tensor, counts: list[int]) -> torch.Tensor:
@@ -92,7 +94,7 @@ def test_dispatch_and_combine_are_a_weighted_sum_over_each_tokens_experts(tokens
     weights = torch.rand(tokens, choices, generator=generator, dtype=torch.float64, requires_grad=True)
     order = expert_order(chosen, 4)
     factors = torch.repeat_interleave(torch.arange(1.0, 5.0, dtype=torch.float64), order.counts_E)
-    ours = combine(dispatch(x, order) * factors.unsqueeze(1), weights, order)
+    ours = combine(dispatch(x, order) * (factors * sort_weights(weights, order)).unsqueeze(1), order)
     loop = torch.stack(
         [sum(weights[t, k] * float(chosen[t, k] + 1) * x[t] for k in range(choices)) for t in range(tokens)]
     )
@@ -104,11 +106,119 @@ def test_dispatch_and_combine_are_a_weighted_sum_over_each_tokens_experts(tokens
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_permutation_gradcheck() -> None:
-    order = expert_order(choices_of(5, 4, 2, 0), 4)
+@pytest.mark.parametrize("multiple", [1, 4, 128])
+def test_permutation_gradcheck(multiple: int) -> None:
+    order = expert_order(choices_of(5, 4, 2, 0), 4, multiple)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(5, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    outputs = torch.randn(10, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    outputs = torch.randn(order.order_N.numel(), 3, generator=generator, dtype=torch.float64, requires_grad=True)
     weights = torch.rand(5, 2, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: dispatch(t, order), (x,))
-    assert torch.autograd.gradcheck(lambda o, w: combine(o, w, order), (outputs, weights))
+    assert torch.autograd.gradcheck(lambda o: combine(o, order), (outputs,))
+    assert torch.autograd.gradcheck(lambda w: sort_weights(w, order), (weights,))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    tokens=st.integers(1, 9),
+    choices=st.integers(1, 3),
+    multiple=st.sampled_from([2, 3, 8, 128]),
+    seed=st.integers(0, 10**6),
+)
+def test_groups_filled_up_to_a_multiple(tokens: int, choices: int, multiple: int, seed: int) -> None:
+    """As many places whatever the routing; groups begin at multiples; every copy stands in its expert's group, once."""
+    chosen = choices_of(tokens, 4, choices, seed)
+    order, plain = expert_order(chosen, 4, multiple), expert_order(chosen, 4)
+    copies = tokens * choices
+    assert order.order_N.numel() == expert_order(torch.zeros_like(chosen), 4, multiple).order_N.numel()
+    assert order.order_N.numel() >= int(order.counts_E.sum()) and not order.order_N.numel() % multiple
+    assert order.counts_E.tolist() == [-(-count // multiple) * multiple for count in plain.counts_E.tolist()]
+    assert order.order_N[order.inverse_N].tolist() == list(range(copies))
+    assert int((order.order_N == copies).sum()) == order.order_N.numel() - copies
+    begin = 0
+    for expert, count in enumerate(order.counts_E.tolist()):
+        inside = order.order_N[begin : begin + count]
+        assert (chosen.flatten()[inside[inside < copies]] == expert).all()
+        begin += count
+    x = torch.randn(tokens, 5, generator=torch.Generator().manual_seed(seed))
+    rows = dispatch(x, order)
+    assert not rows[order.order_N == copies].any()
+    assert torch.allclose(combine(rows, order), x * choices)
+
+
+def expert_inputs(tokens: int, choices: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = (tokens, 8), (tokens, choices), (4, 16, 8), (4, 8, 8)
+    made = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+    return [one.requires_grad_() for one in made], choices_of(tokens, 4, choices, 1)
+
+
+@pytest.mark.parametrize("routed", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)]
+)
+def test_experts_equal_a_loop_over_tokens(dtype: torch.dtype, tolerance: float, routed: bool) -> None:
+    """sum_k weight_k · expert_k(x) in float64 with autograd; rows sorted before, or gathered inside and again backward."""
+    (x, weights, gate_up, down), chosen = expert_inputs(11, 2, dtype)
+    order = expert_order(chosen, 4)
+    matrices = ExpertWeights(gate_up, down, gate_up, down)
+    placed = sort_weights(weights, order)
+    if routed:
+        ours = routed_experts(x, placed, matrices, order)
+    else:
+        ours = combine(sorted_experts(dispatch(x, order), placed, matrices, order.counts_E), order)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, weights, gate_up, down)]
+    loop = torch.stack(
+        [
+            sum(
+                exact[1][t, k] * (exact[3][e] @ swiglu(exact[2][e] @ exact[0][t]))
+                for k, e in enumerate(chosen[t].tolist())
+            )
+            for t in range(11)
+        ]
+    )
+    slope = torch.randn(11, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = torch.autograd.grad(ours, (x, weights, gate_up, down), slope.to(dtype))
+    expected = torch.autograd.grad(loop, exact, slope)
+    for one, other in zip((ours, *found), (loop, *expected), strict=True):
+        assert one.dtype == dtype
+        assert (one.double() - other).norm() <= tolerance * other.norm()
+
+
+def test_experts_gradcheck() -> None:
+    (x, weights, gate_up, down), chosen = expert_inputs(5, 2, torch.float64)
+    order = expert_order(chosen, 4)
+
+    def run(x: torch.Tensor, w: torch.Tensor, g: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        return routed_experts(x, sort_weights(w, order), ExpertWeights(g, d, g, d), order)
+
+    assert torch.autograd.gradcheck(run, (x, weights, gate_up, down))
+
+
+def test_experts_with_float32_weights_and_bfloat16_rows() -> None:
+    """Products take the copies; gradients of the weights come back in float32; an expert without rows gets zeros."""
+    (x, weights, gate_up, down), chosen = expert_inputs(11, 2, torch.float32)
+    chosen = chosen.clamp(max=2)
+    order = expert_order(chosen, 4)
+    narrow = x.detach().bfloat16().requires_grad_()
+    matrices = ExpertWeights(gate_up, down, gate_up.bfloat16(), down.bfloat16())
+    ours = routed_experts(narrow, sort_weights(weights, order), matrices, order)
+    rounded = [gate_up.detach().bfloat16().float().requires_grad_(), down.detach().bfloat16().float().requires_grad_()]
+    rows = dispatch(narrow.detach().float(), order)
+    wide = combine(
+        experts_reference(rows, sort_weights(weights, order), ExpertWeights(*rounded, *rounded), order.counts_E), order
+    )
+    slope = torch.randn(11, 8, generator=torch.Generator().manual_seed(3)).bfloat16()
+    found = torch.autograd.grad(ours, (gate_up, down), slope)
+    expected = torch.autograd.grad(wide, rounded, slope.float())
+    for one, other in zip((ours, *found), (wide, *expected), strict=True):
+        assert (one.float() - other).norm() <= 2e-2 * other.norm()
+    assert found[0].dtype == found[1].dtype == torch.float32
+    assert not found[0][3].any() and not found[1][3].any()
+
+
+def test_swiglus_gradient() -> None:
+    x = torch.randn(7, 12, dtype=torch.float64, requires_grad=True)
+    slope = torch.randn(7, 6, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(swiglu(x), x, slope)
+    assert torch.allclose(swiglu_gradient(x.detach(), slope), expected)

@@ -30,7 +30,7 @@ def tiny(folder: Path, **changes: Any) -> Asked:
     shape = find_shape(str(path))
     given: dict[str, Any] = {"number": "fp32", "device": "cpu", "rows": 4, "length": 16, "micro_rows": 4, "steps": 2}
     model = {"name": shape.name, "model": shape.model, "operations": training_operations(shape.model, 16)}
-    return Asked(**(model | given | {"compiled": False, "balanced": False} | changes))
+    return Asked(**(model | given | {"narrow": False, "compiled": False, "balanced": False} | changes))
 
 
 @pytest.mark.parametrize(("name", "total"), [("nano", 14_196_928), ("small", 967_148_032), ("v3slice", 1_989_172_224)])

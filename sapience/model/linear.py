@@ -1,0 +1,124 @@
+"""Matrices of the network, and in which numbers their products are computed.
+
+Weights are kept as they were made (float32 in training). `Transformer.compute_in` gives every matrix between hidden states a
+copy in bfloat16 or FP8, which products take; the weight itself stays what an optimizer moves and a checkpoint holds.
+`Transformer.refresh` makes copies anew after the weights have changed.
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sapience.ops.fp8_layers import fp8_linear
+from sapience.ops.fp8_tiles import WeightBlocks, quantize_weight
+from sapience.ops.narrow_linear import narrow_linear
+
+Precision = Literal["fp32", "bf16", "fp8"]
+"""`fp32`: the weights themselves, whatever their type. `bf16`: hidden states and copies in bfloat16. `fp8`: hidden states in
+bfloat16; linear layers and experts in FP8 by V3's scheme (report, section 3.3), everything else in bfloat16."""
+
+
+class Copied(Protocol):
+    """A module whose products may take copies of its weights."""
+
+    def compute_in(self, precision: Precision) -> None:
+        """Make such copies from now on."""
+
+    def refresh(self) -> None:
+        """Make the copies anew where a weight has changed."""
+
+
+class Copy(nn.Module):
+    """A stack of matrices [E, J, K] (or one) in bfloat16 or in FP8 blocks; no part of a checkpoint."""
+
+    narrow: Tensor | None
+    elements: Tensor | None
+    scales: Tensor | None
+    turned: Tensor | None
+    turned_scales: Tensor | None
+
+    def __init__(self, planes: int = 1) -> None:
+        super().__init__()
+        self.planes = planes
+        self.precision: Precision = "fp32"
+        self.seen = -1
+        for name in ("narrow", "elements", "scales", "turned", "turned_scales"):
+            self.register_buffer(name, None, persistent=False)
+
+    @property
+    def blocks(self) -> WeightBlocks:
+        """The FP8 blocks. Raises ValueError in another precision."""
+        if self.elements is None or self.scales is None or self.turned is None or self.turned_scales is None:
+            raise ValueError(f"there are no FP8 blocks in {self.precision}")
+        return WeightBlocks(self.elements, self.scales, self.turned, self.turned_scales)
+
+    @torch.no_grad()
+    def make(self, weight: Tensor, precision: Precision) -> None:
+        """Copy the weight in this precision, unless that has been done."""
+        if precision == self.precision and self.seen == weight._version:
+            return
+        # Copies made while sampling must still be good for training, which keeps them for the backward pass.
+        with torch.inference_mode(False):
+            self._make(weight, precision)
+
+    def _make(self, weight: Tensor, precision: Precision) -> None:
+        if precision == self.precision == "bf16" and self.narrow is not None:
+            self.narrow.copy_(weight)
+        else:
+            self.narrow = weight.detach().to(torch.bfloat16) if precision == "bf16" else None
+        self.elements = self.scales = self.turned = self.turned_scales = None
+        if precision == "fp8":
+            stacked = weight.detach().view(-1, weight.shape[-2] // self.planes, weight.shape[-1])
+            made = quantize_weight(stacked, self.planes)
+            self.elements, self.scales = made.elements, made.scales
+            self.turned, self.turned_scales = made.turned, made.turned_scales
+        self.precision, self.seen = precision, weight._version
+
+
+class Linear(nn.Linear):
+    """x weight^T, without a bias."""
+
+    def __init__(self, inputs: int, outputs: int, planes: int = 1, fp8: bool = True) -> None:
+        """`planes` matrices of equal size, one above the other; without `fp8` such a product is computed in bfloat16."""
+        super().__init__(inputs, outputs, bias=False)
+        self.copy = Copy(planes)
+        self.fp8 = fp8
+
+    @property
+    def matrix(self) -> Tensor:
+        """The weight as a plain matrix [J, K] in the type of the hidden states."""
+        if self.copy.precision == "fp8":
+            return self.weight.to(torch.bfloat16)
+        return self.weight if self.copy.narrow is None else self.copy.narrow
+
+    def compute_in(self, precision: Precision) -> None:
+        """See Copied."""
+        self.copy.make(self.weight, "bf16" if precision == "fp8" and not self.fp8 else precision)
+
+    def refresh(self) -> None:
+        """See Copied."""
+        self.copy.make(self.weight, self.copy.precision)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, K] to […, J]."""
+        if self.copy.precision == "fp8":
+            return fp8_linear(x, self.weight, self.copy.blocks)
+        if self.copy.narrow is not None:
+            return narrow_linear(x, self.weight, self.copy.narrow)
+        return functional.linear(x, self.weight)
+
+
+class RMSNorm(nn.RMSNorm):
+    """x over its root mean square, times the weight; in float32 where x is narrower than the weight."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, D] to […, D] in x's type."""
+        if x.dtype == self.weight.dtype:
+            return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+        wide = x.to(self.weight.dtype)
+        return functional.rms_norm(wide, self.normalized_shape, self.weight, self.eps).to(x.dtype)

@@ -1,0 +1,57 @@
+"""One AdamW update of one tensor, arithmetic in float32, moments kept in their own type (V3: bfloat16; report, section 3.3.2).
+
+On a GPU one kernel reads and writes everything once; the reference defines the meaning and serves everything else. Whether
+there is an update at all is decided where the gradient lies, so that nobody has to wait for its norm.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Update:
+    """The numbers of an update."""
+
+    learning_rate: float
+    beta1: float
+    beta2: float
+    epsilon: float
+    weight_decay: float
+
+
+def reference(
+    weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, factor: Tensor, step: Tensor, update: Update
+) -> None:
+    """Move the weight in place by the gradient times `factor`, the moments with it; nothing where `factor` is not finite.
+
+    `factor` (what clipping leaves) and `step` (from one) are scalars on the tensors' device.
+    """
+    if not bool(factor.isfinite()):
+        return
+    slope = gradient.float() * factor
+    mean = first.float().lerp_(slope, 1 - update.beta1)
+    square = second.float().mul_(update.beta2).addcmul_(slope, slope, value=1 - update.beta2)
+    first.copy_(mean)
+    second.copy_(square)
+    root = square.div_(1 - update.beta2 ** step.float()).sqrt_().add_(update.epsilon)
+    weight.mul_(1 - update.learning_rate * update.weight_decay)
+    weight.sub_(mean.div_(1 - update.beta1 ** step.float()).div_(root), alpha=update.learning_rate)
+
+
+@torch.no_grad()
+def adamw_(
+    weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, factor: Tensor, step: Tensor, update: Update
+) -> None:
+    """The same, by the fastest way there is."""
+    tensors = (weight, gradient, first, second)
+    if weight.is_cuda and all(tensor.is_contiguous() for tensor in tensors):
+        from sapience.ops.adamw_kernel import (
+            adamw_ as kernel,  # needs triton, which comes with PyTorch's CUDA builds alone
+        )
+
+        kernel(weight, gradient, first, second, factor, step, update)
+        torch.autograd.graph.increment_version(weight)
+    else:
+        reference(weight, gradient, first, second, factor, step, update)

@@ -1,0 +1,228 @@
+"""Linear layer, SwiGLU feed-forward and routed experts computed in FP8, differentiable (DeepSeek-V3 report, section 3.3).
+
+All three products of a matrix (forward, input's gradient, weight's gradient) take FP8 tiles and add up in float32; what is
+kept for the backward pass is in FP8 too. Results and the inputs' gradients are bfloat16, the weights' gradients float32.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sapience.ops.fp8_products import (
+    Groups,
+    grouped_product,
+    grouped_weight_product,
+    groups_of,
+    product,
+    weight_product,
+)
+from sapience.ops.fp8_swiglu import swiglu_gradient_tiles, swiglu_tiles
+from sapience.ops.fp8_tiles import Tiles, WeightBlocks, gather, quantize_both, quantize_rows, turn
+from sapience.ops.permutation import ExpertOrder, sum_copies
+
+
+def fp8_linear(x: Tensor, weight_JK: Tensor, blocks: WeightBlocks) -> Tensor:
+    """x weight^T, […, J] in bfloat16; `blocks` are the weight's (a stack of one)."""
+    y: Tensor = _Linear.apply(x, weight_JK, *_all(blocks))
+    return y
+
+
+def fp8_feed_forward(
+    x: Tensor, gate_up_FD: Tensor, down_DF: Tensor, gate_up: WeightBlocks, down: WeightBlocks
+) -> Tensor:
+    """down(silu(gate x) · up x), […, D] in bfloat16; the blocks of gate and up were made as two planes."""
+    y: Tensor = _FeedForward.apply(x, gate_up_FD, down_DF, *_all(gate_up), *_all(down))
+    return y
+
+
+def fp8_experts(
+    tokens_TD: Tensor,
+    weights_N: Tensor,
+    gate_up_EFD: Tensor,
+    down_EDF: Tensor,
+    gate_up: WeightBlocks,
+    down: WeightBlocks,
+    order: ExpertOrder,
+) -> Tensor:
+    """The sum over each token's experts of weight · expert(token), [T, D] in bfloat16.
+
+    The order's groups are multiples of 128. Tokens travel to their experts in FP8, and so do the gradients.
+    """
+    mixed: Tensor = _Experts.apply(
+        tokens_TD,
+        weights_N,
+        gate_up_EFD,
+        down_EDF,
+        *_all(gate_up),
+        *_all(down),
+        order.order_N,
+        order.inverse_N,
+        order.counts_E,
+        order.choices,
+    )
+    return mixed
+
+
+def _all(blocks: WeightBlocks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return blocks.elements, blocks.scales, blocks.turned, blocks.turned_scales
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight_JK: Tensor, elements: Tensor, scales: Tensor, turned: Tensor, turned_scales: Tensor
+    ) -> Tensor:
+        tiles = quantize_rows(x.reshape(-1, x.shape[-1]))
+        ctx.save_for_backward(tiles.elements, tiles.scales, turned, turned_scales)
+        ctx.shape, ctx.outputs = x.shape, weight_JK.shape[0]
+        y = product(tiles, elements[0], scales[0])[: x.numel() // x.shape[-1], : ctx.outputs]
+        return y.reshape(*x.shape[:-1], ctx.outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        elements, scales, turned, turned_scales = ctx.saved_tensors
+        slope, slope_columns = quantize_both(slopes[0].reshape(-1, ctx.outputs))
+        count, inputs = slopes[0].numel() // ctx.outputs, ctx.shape[-1]
+        gradient = product(slope, turned[0], turned_scales[0])[:count, :inputs].reshape(ctx.shape)
+        weight = weight_product(slope_columns, turn(Tiles(elements, scales)))[: ctx.outputs, :inputs]
+        return gradient, weight, None, None, None, None
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gate_up_FD: Tensor,
+        down_DF: Tensor,
+        gate_up: Tensor,
+        gate_up_scales: Tensor,
+        gate_up_turned: Tensor,
+        gate_up_turned_scales: Tensor,
+        down: Tensor,
+        down_scales: Tensor,
+        down_turned: Tensor,
+        down_turned_scales: Tensor,
+    ) -> Tensor:
+        tiles = quantize_rows(x.reshape(-1, x.shape[-1]))
+        inner, kept = swiglu_tiles(product(tiles, gate_up[0], gate_up_scales[0]), None)
+        ctx.save_for_backward(
+            tiles.elements,
+            tiles.scales,
+            kept.elements,
+            kept.scales,
+            gate_up_turned,
+            gate_up_turned_scales,
+            down_turned,
+            down_turned_scales,
+        )
+        ctx.shape, ctx.inner = x.shape, down_DF.shape[1]
+        y = product(inner, down[0], down_scales[0])[: x.numel() // x.shape[-1], : x.shape[-1]]
+        return y.reshape(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        elements, scales, kept, kept_scales, gate_up, gate_up_scales, down, down_scales = ctx.saved_tensors
+        width = ctx.shape[-1]
+        count = slopes[0].numel() // width
+        slope, slope_columns = quantize_both(slopes[0].reshape(-1, width))
+        inner_slope = product(slope, down[0], down_scales[0])
+        gradient, gradient_columns, inner, _ = swiglu_gradient_tiles(Tiles(kept, kept_scales), inner_slope, None)
+        x_gradient = product(gradient, gate_up[0], gate_up_scales[0])[:count, :width].reshape(ctx.shape)
+        down_gradient = weight_product(slope_columns, inner)[:width, : ctx.inner]
+        gate_up_gradient = weight_product(gradient_columns, turn(Tiles(elements, scales)))
+        return x_gradient, _planes(gate_up_gradient, ctx.inner, width), down_gradient, *[None] * 8
+
+
+class _Experts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens_TD: Tensor,
+        weights_N: Tensor,
+        gate_up_EFD: Tensor,
+        down_EDF: Tensor,
+        gate_up: Tensor,
+        gate_up_scales: Tensor,
+        gate_up_turned: Tensor,
+        gate_up_turned_scales: Tensor,
+        down: Tensor,
+        down_scales: Tensor,
+        down_turned: Tensor,
+        down_turned_scales: Tensor,
+        order_N: Tensor,
+        inverse_N: Tensor,
+        counts_E: Tensor,
+        choices: int,
+    ) -> Tensor:
+        order = ExpertOrder(order_N, inverse_N, counts_E, choices)
+        groups = groups_of(counts_E, order_N.shape[0])
+        tiles = quantize_rows(tokens_TD)
+        products = grouped_product(gather(tiles, order.tokens_N), gate_up, gate_up_scales, groups)
+        inner, kept = swiglu_tiles(products, weights_N)
+        outputs = grouped_product(inner, down, down_scales, groups)
+        ctx.save_for_backward(
+            tiles.elements,
+            tiles.scales,
+            kept.elements,
+            kept.scales,
+            weights_N,
+            gate_up_turned,
+            gate_up_turned_scales,
+            down_turned,
+            down_turned_scales,
+            order_N,
+            inverse_N,
+            counts_E,
+            groups.matrix_B,
+            groups.first_E,
+        )
+        ctx.choices, ctx.shape, ctx.inner = choices, tokens_TD.shape, down_EDF.shape[2]
+        return sum_copies(outputs, order)[:, : ctx.shape[1]]
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        (
+            elements,
+            scales,
+            kept,
+            kept_scales,
+            weights_N,
+            gate_up,
+            gate_up_scales,
+            down,
+            down_scales,
+            order_N,
+            inverse_N,
+            counts_E,
+            matrix_B,
+            first_E,
+        ) = ctx.saved_tensors
+        order = ExpertOrder(order_N, inverse_N, counts_E, ctx.choices)
+        groups = Groups(matrix_B, first_E)
+        width = ctx.shape[1]
+        slope = quantize_rows(slopes[0])
+        inner_slope = grouped_product(gather(slope, order.tokens_N), down, down_scales, groups)
+        gradient, gradient_columns, inner, weights_gradient = swiglu_gradient_tiles(
+            Tiles(kept, kept_scales), inner_slope, weights_N
+        )
+        rows_gradient = grouped_product(gradient, gate_up, gate_up_scales, groups)
+        tokens_gradient = sum_copies(rows_gradient, order)[:, :width]
+        down_gradient = grouped_weight_product(turn(slope, order.tokens_N), inner, groups)
+        turned = turn(Tiles(elements, scales), order.tokens_N)
+        gate_up_gradient = grouped_weight_product(gradient_columns, turned, groups)
+        return (
+            tokens_gradient,
+            weights_gradient.to(weights_N.dtype),
+            _planes(gate_up_gradient, ctx.inner, width),
+            down_gradient[:, :width, : ctx.inner],
+            *[None] * 12,
+        )
+
+
+def _planes(gradient: Tensor, inner: int, width: int) -> Tensor:
+    """Gate's and up's part of [… 2F', D'] without what filled them up: [… 2F, D]."""
+    if gradient.shape[-2] == 2 * inner and gradient.shape[-1] == width:
+        return gradient
+    return gradient.unflatten(-2, (2, -1))[..., :inner, :width].flatten(-3, -2)

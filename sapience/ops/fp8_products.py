@@ -1,0 +1,118 @@
+"""Products of FP8 tiles with float32 sums: forward, for the input's gradient, for the weight's; single and for groups of rows.
+
+The report's scheme (section 3.3.2): 128 numbers are multiplied and added up by the tensor cores, then scaled and added to a
+float32 sum, since those cores keep too few bits of a longer one. On a GPU single products are the library's (`scaled_mm`),
+those for groups are ours; on a CPU the same quantized values are multiplied in float32.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sapience.ops.fp8_tiles import BLOCK, Tiles, dequantized, weight_dequantized
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which rows belong to which matrix, in blocks of 128 rows."""
+
+    matrix_B: Tensor
+    """Matrix of each block of rows, int32; -1 for rows that belong to none."""
+    first_E: Tensor
+    """First block of each matrix, and the one behind the last: int32 [E + 1]."""
+
+
+def groups_of(counts_E: Tensor, rows: int) -> Groups:
+    """Of consecutive groups of counts[e] rows, multiples of 128; rows behind the last group belong to none."""
+    ends_E = (counts_E // BLOCK).cumsum(0)
+    block_B = torch.arange(rows // BLOCK, device=counts_E.device)
+    matrix_B = (block_B.unsqueeze(1) >= ends_E.unsqueeze(0)).sum(1)
+    matrix_B = torch.where(matrix_B == counts_E.shape[0], -1, matrix_B)
+    return Groups(matrix_B.to(torch.int32), torch.cat((ends_E.new_zeros(1), ends_E)).to(torch.int32))
+
+
+def product(tiles: Tiles, elements_JK: Tensor, scales: Tensor) -> Tensor:
+    """What the tiles [M, K] stand for times that of the weight's blocks [J, K]^T: [M, J] in bfloat16."""
+    if not tiles.elements.is_cuda:
+        matrix = weight_dequantized(elements_JK.unsqueeze(0), scales.unsqueeze(0))[0]
+        return (dequantized(tiles) @ matrix.t()).to(torch.bfloat16)
+    return _product(tiles.elements, tiles.scales, elements_JK, scales)
+
+
+def weight_product(slopes: Tiles, rows: Tiles) -> Tensor:
+    """[J, M] times [K, M]^T, both in tiles along M: [J, K] in float32."""
+    if not slopes.elements.is_cuda:
+        return dequantized(slopes) @ dequantized(rows).t()
+    return _weight_product(slopes.elements, slopes.scales, rows.elements, rows.scales)
+
+
+def grouped_product(tiles: Tiles, elements_EJK: Tensor, scales: Tensor, groups: Groups) -> Tensor:
+    """Every block of rows times its matrix, transposed: [N, J] in bfloat16; undefined in rows that belong to none."""
+    if not tiles.elements.is_cuda:
+        rows_NK, matrices = dequantized(tiles), weight_dequantized(elements_EJK, scales)
+        result = rows_NK.new_zeros(rows_NK.shape[0], matrices.shape[1])
+        for e, part in _parts(groups):
+            result[part] = rows_NK[part] @ matrices[e].t()
+        return result.to(torch.bfloat16)
+    from sapience.ops import fp8_grouped_kernel  # needs triton, which comes with PyTorch's CUDA builds alone
+
+    return fp8_grouped_kernel.product(tiles.elements, tiles.scales, elements_EJK, scales, groups.matrix_B)
+
+
+def grouped_weight_product(slopes: Tiles, rows: Tiles, groups: Groups) -> Tensor:
+    """For every matrix, [J, N] times [K, N]^T over its rows: [E, J, K] in float32, zero where a matrix has none."""
+    if not slopes.elements.is_cuda:
+        left, right = dequantized(slopes), dequantized(rows)
+        result = left.new_zeros(groups.first_E.shape[0] - 1, left.shape[0], right.shape[0])
+        for e, part in _parts(groups):
+            result[e] = left[:, part] @ right[:, part].t()
+        return result
+    from sapience.ops import fp8_grouped_kernel
+
+    return fp8_grouped_kernel.weight_product(slopes.elements, slopes.scales, rows.elements, rows.scales, groups.first_E)
+
+
+def _parts(groups: Groups) -> list[tuple[int, slice]]:
+    first = [int(block) * BLOCK for block in groups.first_E]
+    return [(e, slice(first[e], first[e + 1])) for e in range(len(first) - 1)]
+
+
+@torch.library.custom_op("sapience::fp8_product", mutates_args=())
+def _product(elements: Tensor, scales: Tensor, matrix: Tensor, matrix_scales: Tensor) -> Tensor:
+    from torch.nn.functional import ScalingType, scaled_mm
+
+    return scaled_mm(
+        elements,
+        matrix.t(),
+        scales.t(),
+        ScalingType.BlockWise1x128,
+        matrix_scales.t(),
+        ScalingType.BlockWise128x128,
+        output_dtype=torch.bfloat16,
+    )
+
+
+@_product.register_fake
+def _(elements: Tensor, scales: Tensor, matrix: Tensor, matrix_scales: Tensor) -> Tensor:
+    return elements.new_empty((elements.shape[0], matrix.shape[0]), dtype=torch.bfloat16)
+
+
+@torch.library.custom_op("sapience::fp8_weight_product", mutates_args=())
+def _weight_product(slopes: Tensor, slope_scales: Tensor, rows: Tensor, row_scales: Tensor) -> Tensor:
+    from torch.nn.functional import ScalingType, scaled_mm
+
+    return scaled_mm(
+        slopes,
+        rows.t(),
+        slope_scales.t(),
+        ScalingType.BlockWise1x128,
+        row_scales.t(),
+        ScalingType.BlockWise1x128,
+        output_dtype=torch.float32,
+    )
+
+
+@_weight_product.register_fake
+def _(slopes: Tensor, slope_scales: Tensor, rows: Tensor, row_scales: Tensor) -> Tensor:
+    return slopes.new_empty((slopes.shape[0], rows.shape[0]), dtype=torch.float32)

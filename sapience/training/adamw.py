@@ -1,0 +1,47 @@
+"""AdamW whose moments may be narrower than the weights, as V3 keeps them (report, section 3.3.2)."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sapience.ops.adamw import Update, adamw_
+
+
+class AdamW(torch.optim.Optimizer):
+    """Decoupled weight decay (Loshchilov and Hutter 2019), moments in bfloat16. One kernel a tensor on a GPU.
+
+    `factor` decides on the tensors' device: the gradients are multiplied by it, and where it is not finite nothing moves.
+    """
+
+    def __init__(
+        self, params: Iterable[dict[str, Any]], betas: tuple[float, float], epsilon: float, lr: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "epsilon": epsilon, "weight_decay": 0.0})
+        self.factor: Tensor | None = None
+        """A scalar in float32; None for one."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        moving = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not moving:
+            return
+        first = moving[0][0]
+        factor = self.factor if self.factor is not None else first.new_ones((), dtype=torch.float32)
+        # One counter for all, so that one kernel moves it; a loaded state brings one for each.
+        count = self.state[first].get("step", first.new_zeros((), dtype=torch.float32))
+        count.add_(factor.isfinite())
+        for parameter, _ in moving:
+            state = self.state[parameter]
+            if not state:
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    state[moment] = torch.zeros_like(parameter, dtype=torch.bfloat16)
+            state["step"] = count
+        for parameter, group in moving:
+            state = self.state[parameter]
+            beta1, beta2 = group["betas"]
+            update = Update(group["lr"], beta1, beta2, group["epsilon"], group["weight_decay"])
+            assert parameter.grad is not None
+            adamw_(parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"], factor, state["step"], update)
