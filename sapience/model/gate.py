@@ -69,7 +69,7 @@ def sequence_balance(affinities_BTE: Tensor, choices: int, valid_BT: Tensor) -> 
     return (share_BE * mean_BE).sum(-1)
 
 
-def updated_bias(bias_E: Tensor, loads_E: Tensor, gamma: float) -> Tensor:
+def updated_bias(bias_E: Tensor, loads_E: Tensor, gamma: float | Tensor) -> Tensor:
     """b_i + gamma · sign(mean load - load_i), the loads summed over the whole step (section 2.1.2)."""
     return bias_E + gamma * torch.sign(loads_E.mean() - loads_E).to(bias_E.dtype)
 

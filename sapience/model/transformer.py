@@ -5,8 +5,9 @@ causal chain: depth k reads depth k-1's hidden state and the embedding of the to
 take the main model's state *after* its final norm, as the public serving stacks do; the report does not say.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,7 @@ class Transformer(nn.Module):
         self.predictions = nn.ModuleList(PredictionModule(config) for _ in range(config.num_nextn_predict_layers))
         self._tables: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self._number: torch.dtype | None = None
+        self._compiled: dict[int, Callable[..., Any]] = {}
 
     @torch.no_grad()
     def initialize(self, seed: int) -> "Transformer":
@@ -98,6 +100,16 @@ class Transformer(nn.Module):
         for module in self._copied():
             module.compute_in(precision)
         return self
+
+    def compile_layers(self) -> None:
+        """Compile every layer for passes that are to be differentiated; others, whose shapes vary, stay as they are."""
+        blocks = [*self.layers, *(module.block for module in self.predictions)]
+        self._compiled = {id(block): torch.compile(block, dynamic=False) for block in blocks}
+
+    def _run(self, block: nn.Module, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:
+        run = self._compiled.get(id(block), block) if torch.is_grad_enabled() else block
+        result: tuple[Tensor, Router | None] = run(hidden_BTD, context)
+        return result
 
     def refresh(self) -> None:
         """Make the copies anew of weights that have changed; a pass begins with it."""
@@ -152,7 +164,7 @@ class Transformer(nn.Module):
         hidden_BTD = self.embedded(tokens_BT)
         routers = []
         for layer in self.layers:
-            hidden_BTD, router = layer(hidden_BTD, context)
+            hidden_BTD, router = self._run(layer, hidden_BTD, context)
             if router is not None:
                 routers.append(router)
         return self.norm(hidden_BTD), routers
@@ -173,7 +185,7 @@ class Transformer(nn.Module):
             length = tokens_BT.shape[1] - depth
             embedding = functional.embedding(tokens_BT[:, depth:], vectors).to(self.number)
             shortened = _shorten(context, length)
-            state, router = module.block(module.joined(state[:, :length], embedding), shortened)
+            state, router = self._run(module.block, module.joined(state[:, :length], embedding), shortened)
             state = module.norm(state)
             predictions.append(state)
             if router is not None:

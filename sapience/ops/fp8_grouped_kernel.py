@@ -23,9 +23,9 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-_STAGES = 5
+_STAGES = 4
 """Pairs of tiles that the ring holds; 32 KiB each."""
-_PRODUCT_GROUP, _WEIGHT_GROUP = 4, 16
+_PRODUCT_GROUP, _WEIGHT_GROUP = 2, 8
 """Rows of tiles that are gone through together; measured."""
 
 
@@ -40,7 +40,7 @@ def product(elements: Tensor, scales: Tensor, matrices: Tensor, matrix_scales: T
         _described(elements, 64),
         _described(matrices.view(-1, depth), 128),
         _described(result, 64),
-        scales,
+        _listed(scales, 64),
         matrix_scales,
         matrix_B,
         rows // 128,
@@ -72,8 +72,8 @@ def weight_product(slopes: Tensor, slope_scales: Tensor, rows: Tensor, row_scale
         _described(slopes, 64),
         _described(rows, 128),
         result,
-        slope_scales,
-        row_scales,
+        _listed(slope_scales, 64),
+        _listed(row_scales, 128),
         first_E,
         height // 128,
         width // 128,
@@ -104,6 +104,12 @@ def _described(matrix: Tensor, rows: int) -> TensorDescriptor:
     return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, 128], layout)
 
 
+def _listed(scales: Tensor, count: int) -> TensorDescriptor:
+    """Scales to be read `count` at a time."""
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=1)
+    return TensorDescriptor(scales.view(-1), [scales.numel()], [1], [count], layout)
+
+
 @gluon.jit
 def _place(tile, down, across, GROUP: gl.constexpr):  # type: ignore[no-untyped-def]
     """Row and column of a tile: GROUP rows of tiles at a time, so that what is read stays in the second-level cache."""
@@ -115,39 +121,54 @@ def _place(tile, down, across, GROUP: gl.constexpr):  # type: ignore[no-untyped-
 
 
 @gluon.jit
-def _ring(left, right, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
-    """Shared memory for STAGES pairs of tiles (the left one as two halves), and barriers: full, empty."""
+def _ring(left, right, scales, more_scales, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
+    """Shared memory for STAGES pairs of tiles (the left one as two halves) and their scales, and barriers: full, empty."""
     left_ring = gl.allocate_shared_memory(left.dtype, [2 * STAGES, 64, 128], left.layout)
     right_ring = gl.allocate_shared_memory(right.dtype, [STAGES, 128, 128], right.layout)
+    left_scales = gl.allocate_shared_memory(gl.float32, [2 * STAGES, 64], scales.layout)
+    right_scales = gl.allocate_shared_memory(gl.float32, [STAGES, 128], more_scales.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
         mbarrier.init(empty.index(stage), count=2)
-    return left_ring, right_ring, full, empty
+    return left_ring, right_ring, full, empty, left_scales, right_scales
 
 
 @gluon.jit
-def _bring(left, right, ring, count, left_row, right_row, depth, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
+def _bring(  # type: ignore[no-untyped-def]
+    left,
+    right,
+    left_scales,
+    ring,
+    count,
+    left_row,
+    right_row,
+    depth,
+    left_scale,
+    BYTES: gl.constexpr,
+    STAGES: gl.constexpr,
+):
     """Start the copy of pair number `count`, once both groups of warps have let go of the pair before it in its place."""
-    left_ring, right_ring, full, empty = ring
     stage = count % STAGES
-    mbarrier.wait(empty.index(stage), ((count // STAGES) & 1) ^ 1)
-    mbarrier.expect(full.index(stage), 2 * 128 * 128)
-    tma.async_copy_global_to_shared(left, [left_row, depth], full.index(stage), left_ring.index(2 * stage))
-    tma.async_copy_global_to_shared(left, [left_row + 64, depth], full.index(stage), left_ring.index(2 * stage + 1))
-    tma.async_copy_global_to_shared(right, [right_row, depth], full.index(stage), right_ring.index(stage))
+    full = ring[2].index(stage)
+    mbarrier.wait(ring[3].index(stage), ((count // STAGES) & 1) ^ 1)
+    mbarrier.expect(full, BYTES)
+    tma.async_copy_global_to_shared(left, [left_row, depth], full, ring[0].index(2 * stage))
+    tma.async_copy_global_to_shared(left, [left_row + 64, depth], full, ring[0].index(2 * stage + 1))
+    tma.async_copy_global_to_shared(right, [right_row, depth], full, ring[1].index(stage))
+    tma.async_copy_global_to_shared(left_scales, [left_scale], full, ring[4].index(2 * stage))
+    tma.async_copy_global_to_shared(left_scales, [left_scale + 64], full, ring[4].index(2 * stage + 1))
 
 
 @gluon.jit
 def _begin(ring, count, HALF: gl.constexpr, STAGES: gl.constexpr, LAYOUT: gl.constexpr):  # type: ignore[no-untyped-def]
     """Start the product of this half of pair number `count` as soon as it is there."""
-    left_ring, right_ring, full, _ = ring
     stage = count % STAGES
-    mbarrier.wait(full.index(stage), (count // STAGES) & 1)
+    mbarrier.wait(ring[2].index(stage), (count // STAGES) & 1)
     return warpgroup_mma(
-        left_ring.index(2 * stage + HALF),
-        right_ring.index(stage).permute((1, 0)),
+        ring[0].index(2 * stage + HALF),
+        ring[1].index(stage).permute((1, 0)),
         gl.zeros((64, 128), gl.float32, LAYOUT),
         use_acc=False,
         is_async=True,
@@ -164,15 +185,27 @@ def _finish(ring, count, part, STAGES: gl.constexpr):  # type: ignore[no-untyped
 
 
 @gluon.jit
-def _product_load(left, right, matrix_B, ring, sizes, GROUP: gl.constexpr, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
-    down, across, blocks, _, width, _ = sizes
+def _product_load(left, right, scales, matrix_B, ring, sizes, GROUP: gl.constexpr, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
+    down, across, blocks, rows, width, _ = sizes
     count = 0
     for tile in range(gl.program_id(0), down * across, gl.num_programs(0)):
         m, n = _place(tile, down, across, GROUP)
         matrix = gl.load(matrix_B + m)
         if matrix >= 0:
             for k in range(blocks):
-                _bring(left, right, ring, count, m * 128, matrix * width + n * 128, k * 128, STAGES)
+                _bring(
+                    left,
+                    right,
+                    scales,
+                    ring,
+                    count,
+                    m * 128,
+                    matrix * width + n * 128,
+                    k * 128,
+                    k * rows + m * 128,
+                    2 * 128 * 128 + 512,
+                    STAGES,
+                )
                 count += 1
 
 
@@ -180,26 +213,24 @@ def _product_load(left, right, matrix_B, ring, sizes, GROUP: gl.constexpr, STAGE
 def _product_multiply(  # type: ignore[no-untyped-def]
     result, outgoing, factors, ring, sizes, HALF: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr
 ):
-    scales, matrix_scales, matrix_B = factors
-    down, across, blocks, rows, _, stride = sizes
+    matrix_scales, matrix_B = factors
+    down, across, blocks, _, _, stride = sizes
     layout: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 128, 32])
-    row = gl.arange(0, 64, gl.SliceLayout(1, layout))
     count = 0
     for tile in range(gl.program_id(0), down * across, gl.num_programs(0)):
         m, n = _place(tile, down, across, GROUP)
         matrix = gl.load(matrix_B + m)
         if matrix >= 0:
-            left_scale = scales + m * 128 + HALF * 64 + row
             right_scale = matrix_scales + (matrix * across + n) * stride
             total = gl.zeros((64, 128), gl.float32, layout)
-            scale = gl.load(left_scale) * gl.load(right_scale)
+            matrix_scale = gl.load(right_scale)
             for k in range(blocks):
                 part = _begin(ring, count, HALF, STAGES, layout)
-                ahead = min(k + 1, blocks - 1)
-                coming = gl.load(left_scale + ahead.to(gl.int64) * rows) * gl.load(right_scale + ahead)
+                coming = gl.load(right_scale + min(k + 1, blocks - 1))
+                scale = ring[4].index(2 * (count % STAGES) + HALF).load(gl.SliceLayout(1, layout)) * matrix_scale
                 part = _finish(ring, count, part, STAGES)
                 total += part * scale[:, None]
-                scale = coming
+                matrix_scale = coming
                 count += 1
             tma.store_wait(0)
             outgoing.index(HALF).store(total.to(gl.bfloat16))
@@ -235,15 +266,15 @@ def _product(  # type: ignore[no-untyped-def]
     GROUP: gl.constexpr,
     STAGES: gl.constexpr,
 ):
-    ring = _ring(left, right, STAGES)
+    ring = _ring(left, right, scales, scales, STAGES)
     outgoing = gl.allocate_shared_memory(result.dtype, [2, 64, 128], result.layout)
     sizes = (down, across, blocks, rows, width, stride)
-    multiplying = (result, outgoing, (scales, matrix_scales, matrix_B), ring, sizes, GROUP, STAGES)
+    multiplying = (result, outgoing, (matrix_scales, matrix_B), ring, sizes, GROUP, STAGES)
     gl.warp_specialize(
         [
             (_product_upper, multiplying),
             (_product_lower, multiplying),
-            (_product_load, (left, right, matrix_B, ring, sizes, GROUP, STAGES)),
+            (_product_load, (left, right, scales, matrix_B, ring, sizes, GROUP, STAGES)),
         ],
         [4, 1],
         [240, 24],
@@ -251,8 +282,9 @@ def _product(  # type: ignore[no-untyped-def]
 
 
 @gluon.jit
-def _weight_load(left, right, first_E, ring, sizes, GROUP: gl.constexpr, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
-    down, across, experts, _, _ = sizes
+def _weight_load(left, right, scales, first_E, ring, sizes, GROUP: gl.constexpr, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
+    left_scales, right_scales = scales
+    down, across, experts, height, width = sizes
     count = 0
     for tile in range(gl.program_id(0), experts * down * across, gl.num_programs(0)):
         expert = tile // (down * across)
@@ -260,15 +292,28 @@ def _weight_load(left, right, first_E, ring, sizes, GROUP: gl.constexpr, STAGES:
         begin = gl.load(first_E + expert)
         end = gl.load(first_E + expert + 1)
         for block in range(begin, end):
-            _bring(left, right, ring, count, m * 128, n * 128, block * 128, STAGES)
+            _bring(
+                left,
+                right,
+                left_scales,
+                ring,
+                count,
+                m * 128,
+                n * 128,
+                block * 128,
+                block * height + m * 128,
+                2 * 128 * 128 + 1024,
+                STAGES,
+            )
+            full, place = ring[2].index(count % STAGES), ring[5].index(count % STAGES)
+            tma.async_copy_global_to_shared(right_scales, [block * width + n * 128], full, place)
             count += 1
 
 
 @gluon.jit
 def _weight_multiply(  # type: ignore[no-untyped-def]
-    result, factors, ring, sizes, HALF: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr
+    result, first_E, ring, sizes, HALF: gl.constexpr, GROUP: gl.constexpr, STAGES: gl.constexpr
 ):
-    left_scales, right_scales, first_E = factors
     down, across, experts, height, width = sizes
     layout: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 128, 32])
     row = gl.arange(0, 64, gl.SliceLayout(1, layout))
@@ -277,24 +322,16 @@ def _weight_multiply(  # type: ignore[no-untyped-def]
     for tile in range(gl.program_id(0), experts * down * across, gl.num_programs(0)):
         expert = tile // (down * across)
         m, n = _place(tile % (down * across), down, across, GROUP)
-        begin = gl.load(first_E + expert).to(gl.int64)
-        end = gl.load(first_E + expert + 1).to(gl.int64)
-        left_scale = left_scales + m * 128 + HALF * 64 + row
-        right_scale = right_scales + n * 128 + column
+        begin = gl.load(first_E + expert)
+        end = gl.load(first_E + expert + 1)
         total = gl.zeros((64, 128), gl.float32, layout)
-        # Scales are read one block ahead; of an expert without rows none are.
-        some = end > begin
-        row_scale = gl.load(left_scale + begin * height, mask=(row >= 0) & some, other=0.0)
-        column_scale = gl.load(right_scale + begin * width, mask=(column >= 0) & some, other=0.0)
-        for block in range(begin, end):
+        for _ in range(begin, end):
             part = _begin(ring, count, HALF, STAGES, layout)
-            ahead = min(block + 1, end - 1)
-            coming_row_scale = gl.load(left_scale + ahead * height)
-            coming_column_scale = gl.load(right_scale + ahead * width)
+            stage = count % STAGES
+            row_scale = ring[4].index(2 * stage + HALF).load(gl.SliceLayout(1, layout))
+            column_scale = ring[5].index(stage).load(gl.SliceLayout(0, layout))
             part = _finish(ring, count, part, STAGES)
             total += (part * row_scale[:, None]) * column_scale[None, :]
-            row_scale = coming_row_scale
-            column_scale = coming_column_scale
             count += 1
         place = (expert * height + m * 128 + HALF * 64 + row).to(gl.int64)[:, None] * width + (n * 128 + column)[
             None, :
@@ -303,13 +340,13 @@ def _weight_multiply(  # type: ignore[no-untyped-def]
 
 
 @gluon.jit
-def _weight_upper(result, factors, ring, sizes, GROUP: gl.constexpr, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
-    _weight_multiply(result, factors, ring, sizes, 0, GROUP, STAGES)
+def _weight_upper(result, first_E, ring, sizes, GROUP: gl.constexpr, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
+    _weight_multiply(result, first_E, ring, sizes, 0, GROUP, STAGES)
 
 
 @gluon.jit
-def _weight_lower(result, factors, ring, sizes, GROUP: gl.constexpr, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
-    _weight_multiply(result, factors, ring, sizes, 1, GROUP, STAGES)
+def _weight_lower(result, first_E, ring, sizes, GROUP: gl.constexpr, STAGES: gl.constexpr):  # type: ignore[no-untyped-def]
+    _weight_multiply(result, first_E, ring, sizes, 1, GROUP, STAGES)
 
 
 @gluon.jit
@@ -328,14 +365,14 @@ def _weight_product(  # type: ignore[no-untyped-def]
     GROUP: gl.constexpr,
     STAGES: gl.constexpr,
 ):
-    ring = _ring(left, right, STAGES)
+    ring = _ring(left, right, left_scales, right_scales, STAGES)
     sizes = (down, across, experts, height, width)
-    multiplying = (result, (left_scales, right_scales, first_E), ring, sizes, GROUP, STAGES)
+    multiplying = (result, first_E, ring, sizes, GROUP, STAGES)
     gl.warp_specialize(
         [
             (_weight_upper, multiplying),
             (_weight_lower, multiplying),
-            (_weight_load, (left, right, first_E, ring, sizes, GROUP, STAGES)),
+            (_weight_load, (left, right, (left_scales, right_scales), first_E, ring, sizes, GROUP, STAGES)),
         ],
         [4, 1],
         [240, 24],

@@ -18,13 +18,13 @@ HIDDEN = ("attention", "dense_feed_forward", "routed_experts", "shared_experts",
 
 
 def optimizer_bytes(model: ModelSection, optimizer: OptimizerSection) -> int:
-    """State of the optimizer: two moments of every weight under AdamW, one of the hidden matrices under Muon."""
-    weights = count_parameters(model).total
-    if optimizer.name == "adamw":
-        return 2 * ITEM * weights
-    parts = (main_parts(model), prediction_parts(model))
-    hidden = sum(counted.get(name, 0) for counted in parts for name in HIDDEN)
-    return ITEM * (2 * weights - hidden)
+    """State of the optimizer: two moments of every weight under AdamW, one (in float32) of the hidden matrices under Muon."""
+    weights, hidden = count_parameters(model).total, 0
+    if optimizer.name == "muon":
+        parts = (main_parts(model), prediction_parts(model))
+        hidden = sum(counted.get(name, 0) for counted in parts for name in HIDDEN)
+    moment = 2 if optimizer.moments == "bf16" else ITEM
+    return 2 * moment * (weights - hidden) + ITEM * hidden
 
 
 def activation_bytes(model: ModelSection, tokens: int) -> int:
@@ -60,10 +60,10 @@ def _dense_layer(model: ModelSection) -> int:
 
 
 def _expert_layer(model: ModelSection) -> int:
-    """As a dense layer with the experts' inner widths, and what routing keeps: affinities, places, the experts' inputs
-    and outputs."""
+    """As a dense layer with the shared experts' inner widths, and what routing keeps: affinities, places, and of every chosen
+    expert gate and up; the rest is made again."""
     chosen, width, inner = model.num_experts_per_tok, model.hidden_size, model.moe_intermediate_size
     routing = model.n_routed_experts + 10 * chosen + 3
-    routed = chosen * (2 * width + 4 * inner)
+    routed = chosen * 2 * inner
     shared = 4 * model.n_shared_experts * inner
     return 2 * (_norm(width) + width) + _attention(model) + routing + routed + shared

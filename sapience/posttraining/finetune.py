@@ -17,7 +17,7 @@ from sapience.posttraining.samples import Kind, Sample, load_samples, read_sampl
 from sapience.posttraining.sft import fine_tune
 from sapience.recipe.errors import UserError
 from sapience.run import StageContext
-from sapience.training.device import choose_device
+from sapience.training.device import placed
 from sapience.training.metrics import MetricsLog
 
 
@@ -27,7 +27,7 @@ def run(context: StageContext) -> dict[str, Any]:
     base = beginning(context, section.model, "extend", "pretrain")
     samples, bad = gathered(context)
     tokenizer = Tokenizer.load(base)
-    model = load_model(base).to(choose_device(section.supervised.device))
+    model = placed(load_model(base), section.supervised)
     result = fine_tune(
         model,
         tokenizer,

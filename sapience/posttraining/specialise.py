@@ -26,7 +26,7 @@ from sapience.recipe.problem_sets import problem_files_of
 from sapience.recipe.specialise import ExpertSection
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, write_atomically
-from sapience.training.device import choose_device
+from sapience.training.device import choose_device, placed
 from sapience.training.metrics import MetricsLog
 
 FIGURES = "figures.json"
@@ -62,7 +62,7 @@ def _supervise(context: StageContext, name: str, expert: ExpertSection, base: Pa
     samples = expert_demonstrations(problems, section.worked, section.system_prompt, seed)
     write_samples(context.folder / f"demonstrations-{name}.jsonl", samples)
     tokenizer = Tokenizer.load(base)
-    model = load_model(base).to(choose_device(section.supervised.device))
+    model = placed(load_model(base), section.supervised)
     shown = practised(samples, section.reasoned)
     fine_tune(model, tokenizer, shown, section.supervised, seed, folder, context.progress, f"{name} expert: SFT")
     save_chat_model(model, tokenizer, folder / "model")

@@ -23,7 +23,7 @@ from sapience.recipe.extend import ExtendSection, PhaseSection
 from sapience.recipe.model import ModelSection, RopeScaling
 from sapience.recipe.optimization import PredictionSection, ScheduleSection
 from sapience.run import StageContext, resolve_model, write_atomically
-from sapience.training.device import choose_device
+from sapience.training.device import placed
 from sapience.training.loop import Saving, Training
 from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens
@@ -40,7 +40,7 @@ def run(context: StageContext) -> dict[str, Any]:
     section, folder = context.recipe.extend, context.folder
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
     source = resolve_model(section.model) if section.model is not None else context.inputs["pretrain"] / "model"
-    model = load_model(source).to(choose_device(section.device))
+    model = placed(load_model(source), section)
     base_length = trained_length(model.config)
     longest = section.phases[-1].factor
     lengths = [base_length, *(base_length * phase.factor for phase in section.phases)]
@@ -54,7 +54,7 @@ def run(context: StageContext) -> dict[str, Any]:
     for number, phase in enumerate(section.phases, start=1):
         done = folder / f"phase-{number}"
         if (done / "config.json").is_file():
-            model = load_model(done).to(choose_device(section.device))
+            model = placed(load_model(done), section)
             counters = json.loads((done / "counters.json").read_text(encoding="utf-8"))
         else:
             model = stretched(model, section, phase.factor, base_length)
@@ -115,9 +115,9 @@ def stretched(model: Transformer, section: ExtendSection, factor: int, original_
     config = model.config.model_copy(
         update={"rope_scaling": scaling, "max_position_embeddings": int(original_length * scaling.factor)}
     )
-    longer = Transformer(config).to(model.embedding.weight.device)
+    longer = Transformer(config)
     longer.load_state_dict(model.state_dict())
-    return longer
+    return placed(longer, section)
 
 
 def _train(

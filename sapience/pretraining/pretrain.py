@@ -18,7 +18,7 @@ from sapience.pretraining.mixture import open_shards, stretches
 from sapience.pretraining.rows import StreamRows
 from sapience.recipe import Recipe, UserError
 from sapience.run import StageContext, resolve_model
-from sapience.training.device import choose_device
+from sapience.training.device import placed
 from sapience.training.loop import Saving, Training, tail_violations
 from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens
@@ -38,9 +38,10 @@ def run(context: StageContext) -> dict[str, Any]:
     shards = open_shards(context.inputs["tokenizer"])
     plan = plan_steps(section.steps, section.batch, section.schedule, section.balance, section.prediction)
     stream = ChangingStream(shards, stretches(recipe, shards, plan), section.length, recipe.seed)
-    model = start_model(recipe, tokenizer).to(choose_device(section.device))
+    model = placed(start_model(recipe, tokenizer), section)
     log = MetricsLog(folder)
     objective = NextTokens(section.prediction.weight, section.balance.alpha)
+    marks = evaluation_marks(section.steps, section.evaluations)
     training = Training(
         model=model,
         executor=PlainLoop(model, objective),
@@ -52,8 +53,8 @@ def run(context: StageContext) -> dict[str, Any]:
         log=log,
         log_every=section.log_every,
         note={"phase": "pretrain"},
+        pauses=marks,
     )
-    marks = evaluation_marks(section.steps, section.evaluations)
     with context.progress("pretrain", section.steps) as bar:
         bar.advance(training.resume())
         if training.counters.step == 0:

@@ -1,9 +1,8 @@
 """Context extension in phases by YaRN (report, section 4.3: 4K to 32K to 128K)."""
 
-from typing import Literal
-
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from sapience.recipe.compute import ComputeSection
 from sapience.recipe.optimization import BalanceSection, BatchSection, OptimizerSection
 from sapience.recipe.section import Section
 
@@ -41,7 +40,7 @@ class NeedleSection(Section):
     """Needles looked for at each length and depth."""
 
 
-class ExtendSection(Section):
+class ExtendSection(ComputeSection):
     """A longer context, phase by phase, with a needle map before and after each."""
 
     model: str | None = None
@@ -67,8 +66,6 @@ class ExtendSection(Section):
     balance: BalanceSection = BalanceSection(gamma=0.0)
     prediction_weight: float = Field(default=0.1, ge=0)
     """Lambda of multi-token prediction; V3's last value."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
     log_every: PositiveInt = 5
     """Steps between two lines of metrics."""
     checkpoint_every: PositiveInt = 20

@@ -1,9 +1,10 @@
 """Pre-training: how long, on what mixture, with which optimizer (report, section 4.2)."""
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from sapience.recipe.compute import ComputeSection
 from sapience.recipe.optimization import (
     BalanceSection,
     BatchSection,
@@ -23,7 +24,7 @@ class CurriculumSection(Section):
     """Weight by domain in place of the mixture's; domains not named keep theirs."""
 
 
-class PretrainSection(Section):
+class PretrainSection(ComputeSection):
     """From random weights (or a model of the user's own) to a base model."""
 
     model: str | None = None
@@ -46,8 +47,6 @@ class PretrainSection(Section):
     optimizer: OptimizerSection = OptimizerSection()
     balance: BalanceSection = BalanceSection()
     prediction: PredictionSection = PredictionSection()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
     log_every: PositiveInt = 10
     """Steps between two lines of metrics."""
     checkpoint_every: PositiveInt = 100

@@ -1,14 +1,12 @@
 """Supervised fine-tuning as a mechanism: shared by the experts of `specialise` and by `finetune`."""
 
-from typing import Literal
-
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from sapience.recipe.compute import ComputeSection
 from sapience.recipe.optimization import BalanceSection, BatchSection, OptimizerSection
-from sapience.recipe.section import Section
 
 
-class SupervisedSection(Section):
+class SupervisedSection(ComputeSection):
     """Learn answers from samples, packed with no sample seeing another (report, section 5.1)."""
 
     epochs: PositiveInt = 2
@@ -28,8 +26,6 @@ class SupervisedSection(Section):
     optimizer: OptimizerSection = OptimizerSection()
     balance: BalanceSection = BalanceSection(gamma=0.0)
     """V3 ends pre-training with gamma 0; what it does afterwards is not published."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
     log_every: PositiveInt = 10
     """Steps between two lines of metrics."""
     checkpoint_every: PositiveInt = 50

@@ -83,8 +83,7 @@ class TrainingBench:
             for block in self.model.gates():
                 block.gate.__class__ = _EvenGate
         if asked.compiled:
-            for layer in (*self.model.layers, *(module.block for module in self.model.predictions)):
-                layer.compile(dynamic=False)
+            self.model.compile_layers()
         self.executor = PlainLoop(self.model, NextTokens(prediction_weight=0.3, alpha=1e-4))
         self.optimizer = OptimizerSet(
             self.model, OptimizerSection(moments="fp32" if asked.number == "fp32" else "bf16")

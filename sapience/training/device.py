@@ -1,8 +1,19 @@
-"""Which device a stage trains on."""
+"""Where and in which numbers a stage trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
+from sapience.recipe.compute import ComputeSection
 from sapience.recipe.errors import UserError
+
+if TYPE_CHECKING:
+    from sapience.model.transformer import Transformer
+
+_FP8_CAPABILITY = (9, 0)
+"""The first GPUs with FP8 tensor cores that take V3's scales (Hopper)."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -13,3 +24,20 @@ def choose_device(wanted: str) -> torch.device:
             "the recipe asks for device cuda, but this machine's PyTorch sees no GPU: set device=auto or cpu"
         )
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def placed(model: Transformer, section: ComputeSection) -> Transformer:
+    """The model on its device, computing as the section says. Raises UserError for what the device cannot do."""
+    device = choose_device(section.device)
+    precision = section.precision
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    if precision == "fp8" and device.type == "cuda" and torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
+        raise UserError(
+            f"the recipe asks for precision fp8, but {torch.cuda.get_device_name(device)} has no tensor cores for it: "
+            "set precision=bf16"
+        )
+    model = model.to(device).compute_in(precision)
+    if section.compiled:
+        model.compile_layers()
+    return model

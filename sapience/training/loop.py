@@ -7,6 +7,7 @@ of the step alone.
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,6 +68,21 @@ class Saving:
     keep: int
 
 
+@dataclass(frozen=True)
+class Launched:
+    """A step on its way."""
+
+    plan: StepPlan
+    sums: Sums
+    norm: torch.Tensor
+    denominator: int
+    tokens: int
+    places: int
+    """Positions, padding included."""
+    stream: str
+    began: float
+
+
 @dataclass
 class Training:
     """A stage's training, ready to run or to go on."""
@@ -86,7 +102,16 @@ class Training:
     """Added to the step in the logs, where several trainings follow one another in a stage."""
     on_step: Callable[[int, dict[str, float]], None] = lambda step, figures: None
     """Called after every step with the number of finished steps and the figures for the progress bar."""
+    pauses: frozenset[int] = frozenset()
+    """Steps after which `on_step` looks at the model: it must not have gone further."""
+    lag: int | None = None
+    """Steps whose figures may be read later, so that a device need not wait for its host; None for one on a GPU, else none."""
     counters: Counters = field(default_factory=Counters)
+    stream: str = ""
+    """Hash of the rows drawn so far, those of launched steps included."""
+    _launched: "deque[Launched]" = field(default_factory=deque)
+    _settled: float = 0.0
+    """When the last step was."""
 
     def resume(self) -> int:
         """Take up the newest whole checkpoint, if there is one; returns the finished steps."""
@@ -115,10 +140,15 @@ class Training:
 
     def run(self) -> Counters:
         """Train to the end of the plan. Raises UserError where the loss is lost for good."""
-        while self.counters.step < len(self.plan):
-            self._step(self.plan[self.counters.step])
-            done = self.counters.step
-            if done % self.saving.every == 0 or done == len(self.plan):
+        launched = self.counters.step
+        lag = int(self.model.embedding.weight.is_cuda) if self.lag is None else self.lag
+        while launched < len(self.plan):
+            self._launched.append(self._launch(self.plan[launched]))
+            launched += 1
+            saving = launched % self.saving.every == 0 or launched == len(self.plan)
+            while self._launched and (saving or launched in self.pauses or len(self._launched) > lag):
+                self._settle(self._launched.popleft())
+            if saving:
                 self.save()
         return self.counters
 
@@ -133,20 +163,28 @@ class Training:
             self.saving.keep,
         )
 
-    def _step(self, plan: StepPlan) -> None:
+    def _launch(self, plan: StepPlan) -> "Launched":
+        """Everything that the device has to do for a step; nothing is read back."""
         began = time.perf_counter()
-        counters = self.counters
         batches = self.source.microbatches(plan.first_row, plan.rows)
+        self.stream = self.source.chain(self.stream or self.counters.stream)
         denominator = labelled_tokens(batches)
         self.objective.prediction_weight = plan.prediction_weight
         sums = self.executor.forward_backward(batches, denominator)
-        norm = float(self.optimizer.step(plan.learning_rate))
-        if math.isfinite(norm):
-            update_biases(self.model, sums, plan.gamma)
-        losses = {name: float(value) / denominator for name, value in sums.values.items()}
+        norm = self.optimizer.step(plan.learning_rate)
+        update_biases(self.model, sums, plan.gamma * norm.isfinite())
+        tokens = sum(int(batch.valid_BT.sum()) for batch in batches)
+        places = sum(batch.tokens_BT.numel() for batch in batches)
+        return Launched(plan, sums, norm, denominator, tokens, places, self.stream, began)
+
+    def _settle(self, launched: "Launched") -> None:
+        """Read a step's figures, count and log it."""
+        counters, plan, sums = self.counters, launched.plan, launched.sums
+        norm = float(launched.norm)
+        losses = {name: float(value) / launched.denominator for name, value in sums.values.items()}
         counters.step += 1
-        counters.tokens += sum(int(batch.valid_BT.sum()) for batch in batches)
-        counters.stream_before, counters.stream = counters.stream, self.source.chain(counters.stream)
+        counters.tokens += launched.tokens
+        counters.stream_before, counters.stream = counters.stream, launched.stream
         skipped = counters.count_update(
             norm,
             "steps",
@@ -156,9 +194,11 @@ class Training:
         spike = self._spike(losses["loss"])
         if counters.step > 0.9 * len(self.plan):
             self._add_tail(sums)
-        elapsed = time.perf_counter() - began
+        now = time.perf_counter()
+        elapsed = now - max(launched.began, self._settled)
+        self._settled = now
         counters.seconds += elapsed
-        rate = sum(batch.tokens_BT.numel() for batch in batches) / elapsed
+        rate = launched.places / elapsed
         done = counters.step
         if done % self.log_every == 0 or done in (1, len(self.plan)) or skipped or spike:
             self._write(plan, losses, norm, skipped, spike, rate, sums)
@@ -210,9 +250,9 @@ class Training:
 
 
 @torch.no_grad()
-def update_biases(model: Transformer, sums: Sums, gamma: float) -> None:
+def update_biases(model: Transformer, sums: Sums, gamma: float | torch.Tensor) -> None:
     """Nudge every gate's bias once, by the loads of the whole step; a softmax gate has none."""
-    if gamma and model.config.balanced_by_bias:
+    if model.config.balanced_by_bias:
         for block, loads_E in zip(model.gates(), sums.loads_LE, strict=True):
             block.gate.bias_E.copy_(updated_bias(block.gate.bias_E, loads_E.to(block.gate.bias_E.device), gamma))
 

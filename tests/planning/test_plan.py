@@ -63,11 +63,12 @@ def test_activations_are_what_autograd_keeps(changes: dict[str, Any]) -> None:
         assert activation_bytes(config, rows * length) == pytest.approx(kept_bytes(config, rows, length), rel=0.02)
 
 
+@pytest.mark.parametrize("moments", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 @pytest.mark.parametrize("changes", VARIANTS[:4])
-def test_optimizer_state_is_what_the_optimizer_holds(name: Any, changes: dict[str, Any]) -> None:
+def test_optimizer_state_is_what_the_optimizer_holds(name: Any, moments: Any, changes: dict[str, Any]) -> None:
     config = tiny_config(**changes)
-    model, section = tiny_model(config), OptimizerSection(name=name)
+    model, section = tiny_model(config), OptimizerSection(name=name, moments=moments)
     optimizer = OptimizerSet(model, section)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)

@@ -195,10 +195,11 @@ def test_tail_violations_are_of_the_loads_summed_over_the_last_tenth(tmp_path: P
     assert tail_violations(counters) == pytest.approx(expected, rel=1e-6)
 
 
-def run_with_kills(folder: Path, kills: list[int], **settings: Any) -> Training:
+def run_with_kills(folder: Path, kills: list[int], lag: int = 0, **settings: Any) -> Training:
     """Each kill strikes after its step, before anything of that moment is saved; a new object takes up what is there."""
     for kill in kills:
         training = tiny_training(folder, **settings)
+        training.lag = lag
         training.resume()
 
         def strike(step: int, figures: dict[str, float], at: int = kill) -> None:
@@ -209,19 +210,21 @@ def run_with_kills(folder: Path, kills: list[int], **settings: Any) -> Training:
         with pytest.raises(Killed):
             training.run()
     training = tiny_training(folder, **settings)
+    training.lag = lag
     training.resume()
     training.run()
     return training
 
 
+@pytest.mark.parametrize("lag", [0, 2])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("kills", [[1], [4], [7], [3, 5, 5, 9, 12]], ids=str)
 def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(
-    optimizer: str, kills: list[int], tmp_path: Path
+    optimizer: str, kills: list[int], lag: int, tmp_path: Path
 ) -> None:
     whole = tiny_training(tmp_path / "whole", optimizer=optimizer)
     whole.run()
-    pieces = run_with_kills(tmp_path / "pieces", kills, optimizer=optimizer)
+    pieces = run_with_kills(tmp_path / "pieces", kills, lag, optimizer=optimizer)
     assert equal(state_of(whole), state_of(pieces))
     assert equal(whole.optimizer.tensors(), pieces.optimizer.tensors())
     assert whole.counters.stream == pieces.counters.stream != ""
@@ -229,6 +232,34 @@ def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(
         assert getattr(whole.counters, name) == getattr(pieces.counters, name)
     for name in ("metrics", "loads"):
         assert records(tmp_path / "whole", name) == records(tmp_path / "pieces", name)
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_figures_read_later_are_the_same_figures(lag: int, tmp_path: Path) -> None:
+    """Steps in flight while older ones are counted, a skipped one among them: the same weights, log and stream."""
+    whole, late = (tiny_training(tmp_path / name, executor=spoiled({5})) for name in ("whole", "late"))
+    late.lag = lag
+    whole.run()
+    late.run()
+    assert equal(state_of(whole), state_of(late)) and whole.counters.stream == late.counters.stream
+    assert whole.counters.skipped == late.counters.skipped == 1
+    for name in ("metrics", "loads"):
+        assert records(tmp_path / "whole", name) == records(tmp_path / "late", name)
+
+
+def test_nothing_goes_further_than_where_somebody_looks(tmp_path: Path) -> None:
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    training = tiny_training(tmp_path / "whole")
+    training.on_step = lambda step, figures: states.update({step: state_of(training)})
+    training.run()
+    late = tiny_training(tmp_path / "late")
+    late.lag, late.pauses = 2, frozenset({3, 7})
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+    late.on_step = lambda step, figures: seen.update({step: state_of(late)})
+    late.run()
+    assert list(seen) == list(range(1, 13))
+    assert all(equal(seen[step], states[step]) for step in (3, 7, 4, 8, 12))
+    assert not equal(seen[1], states[1])
 
 
 def test_what_is_noted_before_the_first_step_is_there_once(tmp_path: Path) -> None:
