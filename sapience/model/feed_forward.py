@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sapience.model.linear import Copy, Linear, Precision
+from sapience.model.linear import Copy, Linear
 from sapience.ops.experts import ExpertWeights, routed_experts, sorted_experts, swiglu
 from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward
 from sapience.ops.fp8_tiles import BLOCK
@@ -44,14 +44,9 @@ class Experts(nn.Module):
         """Of what the rows of an expert have to be a multiple."""
         return BLOCK if self.down_copy.precision == "fp8" else 1
 
-    def compute_in(self, precision: Precision) -> None:
-        """See Copied."""
-        self.gate_up_copy.make(self.gate_up_EFD, precision)
-        self.down_copy.make(self.down_EDF, precision)
-
-    def refresh(self) -> None:
-        """See Copied."""
-        self.compute_in(self.down_copy.precision)
+    def copies(self) -> list[tuple[Tensor, Copy]]:
+        """The weights and their copies."""
+        return [(self.gate_up_EFD, self.gate_up_copy), (self.down_EDF, self.down_copy)]
 
     def forward(self, rows_ND: Tensor, weights_N: Tensor, counts_E: Tensor) -> Tensor:
         """Rows sorted by expert, counts[e] of them for expert e, through their expert, times their weight."""

@@ -5,7 +5,7 @@ copy in bfloat16 or FP8, which products take; the weight itself stays what an op
 `Transformer.refresh` makes copies anew after the weights have changed.
 """
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +20,6 @@ Precision = Literal["fp32", "bf16", "fp8"]
 bfloat16; linear layers and experts in FP8 by V3's scheme (report, section 3.3), everything else in bfloat16."""
 
 
-class Copied(Protocol):
-    """A module whose products may take copies of its weights."""
-
-    def compute_in(self, precision: Precision) -> None:
-        """Make such copies from now on."""
-
-    def refresh(self) -> None:
-        """Make the copies anew where a weight has changed."""
-
-
 class Copy(nn.Module):
     """A stack of matrices [E, J, K] (or one) in bfloat16 or in FP8 blocks; no part of a checkpoint."""
 
@@ -39,11 +29,13 @@ class Copy(nn.Module):
     turned: Tensor | None
     turned_scales: Tensor | None
 
-    def __init__(self, planes: int = 1) -> None:
+    def __init__(self, planes: int = 1, fp8: bool = True) -> None:
+        """Of `planes` matrices of equal size, one above the other; without `fp8` the copy is in bfloat16 instead."""
         super().__init__()
-        self.planes = planes
+        self.planes, self.fp8 = planes, fp8
         self.precision: Precision = "fp32"
         self.seen = -1
+        """Version of the weight that was copied."""
         for name in ("narrow", "elements", "scales", "turned", "turned_scales"):
             self.register_buffer(name, None, persistent=False)
 
@@ -54,14 +46,17 @@ class Copy(nn.Module):
             raise ValueError(f"there are no FP8 blocks in {self.precision}")
         return WeightBlocks(self.elements, self.scales, self.turned, self.turned_scales)
 
-    @torch.no_grad()
     def make(self, weight: Tensor, precision: Precision) -> None:
         """Copy the weight in this precision, unless that has been done."""
-        if precision == self.precision and self.seen == weight._version:
-            return
-        # Copies made while sampling must still be good for training, which keeps them for the backward pass.
-        with torch.inference_mode(False):
-            self._make(weight, precision)
+        precision = "bf16" if precision == "fp8" and not self.fp8 else precision
+        if precision != self.precision or self.seen != weight._version:
+            # Copies made while sampling must still be good for training, which keeps them for the backward pass.
+            with torch.inference_mode(False), torch.no_grad():
+                self._make(weight, precision)
+
+    def refresh(self, weight: Tensor) -> None:
+        """Make the copy anew if the weight has changed."""
+        self.make(weight, self.precision)
 
     def _make(self, weight: Tensor, precision: Precision) -> None:
         if precision == self.precision == "bf16" and self.narrow is not None:
@@ -81,10 +76,9 @@ class Linear(nn.Linear):
     """x weight^T, without a bias."""
 
     def __init__(self, inputs: int, outputs: int, planes: int = 1, fp8: bool = True) -> None:
-        """`planes` matrices of equal size, one above the other; without `fp8` such a product is computed in bfloat16."""
+        """`planes` and `fp8`: see Copy."""
         super().__init__(inputs, outputs, bias=False)
-        self.copy = Copy(planes)
-        self.fp8 = fp8
+        self.copy = Copy(planes, fp8)
 
     @property
     def matrix(self) -> Tensor:
@@ -93,13 +87,9 @@ class Linear(nn.Linear):
             return self.weight.to(torch.bfloat16)
         return self.weight if self.copy.narrow is None else self.copy.narrow
 
-    def compute_in(self, precision: Precision) -> None:
-        """See Copied."""
-        self.copy.make(self.weight, "bf16" if precision == "fp8" and not self.fp8 else precision)
-
-    def refresh(self) -> None:
-        """See Copied."""
-        self.copy.make(self.weight, self.copy.precision)
+    def copies(self) -> list[tuple[Tensor, Copy]]:
+        """The weight and its copy."""
+        return [(self.weight, self.copy)]
 
     def forward(self, x: Tensor) -> Tensor:
         """[…, K] to […, J]."""

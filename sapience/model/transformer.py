@@ -5,7 +5,7 @@ causal chain: depth k reads depth k-1's hidden state and the embedding of the to
 take the main model's state *after* its final norm, as the public serving stacks do; the report does not say.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.nn import functional
 from sapience.model.batch import Microbatch
 from sapience.model.block import Context, DenseBlock, ExpertBlock, Router
 from sapience.model.feed_forward import Experts
-from sapience.model.linear import Copied, Linear, Precision, RMSNorm
+from sapience.model.linear import Copy, Linear, Precision, RMSNorm
 from sapience.model.rope import rotary_table
 from sapience.ops.masked_attention import AttentionMask
 from sapience.recipe.model import ModelSection
@@ -97,8 +97,8 @@ class Transformer(nn.Module):
         to its device before.
         """
         self._number = None if precision == "fp32" else torch.bfloat16
-        for module in self._copied():
-            module.compute_in(precision)
+        for weight, copy in copies_of(self):
+            copy.make(weight, precision)
         return self
 
     def compile_layers(self) -> None:
@@ -114,11 +114,8 @@ class Transformer(nn.Module):
     def refresh(self) -> None:
         """Make the copies anew of weights that have changed; a pass begins with it."""
         if self._number is not None:
-            for module in self._copied():
-                module.refresh()
-
-    def _copied(self) -> Iterator[Copied]:
-        return (module for module in self.modules() if isinstance(module, Linear | Experts))
+            for weight, copy in copies_of(self):
+                copy.refresh(weight)
 
     def gates(self) -> "list[ExpertBlock]":
         """The layers with experts in the order of `Forward.routers`."""
@@ -214,6 +211,11 @@ def _shorten(context: Context, length: int) -> Context:
     valid = None if context.valid_BT is None else context.valid_BT[:, -length:]
     mask = None if context.mask is None else context.mask.first(length)
     return Context(context.cosines[..., :length, :], context.sines[..., :length, :], valid, mask)
+
+
+def copies_of(model: nn.Module) -> list[tuple[Tensor, Copy]]:
+    """The weights of which products may take copies, and these copies, of any model that has a Transformer in it."""
+    return [pair for module in model.modules() if isinstance(module, Linear | Experts) for pair in module.copies()]
 
 
 def count_parameters(modules: Sequence[nn.Module]) -> int:

@@ -42,16 +42,22 @@ def reference(
 
 @torch.no_grad()
 def adamw_(
-    weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, factor: Tensor, step: Tensor, update: Update
-) -> None:
-    """The same, by the fastest way there is."""
+    weight: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    factor: Tensor,
+    step: Tensor,
+    update: Update,
+    copy: Tensor | None = None,
+) -> bool:
+    """The same, by the fastest way there is; True where `copy`, the weight in a narrower type, was written too."""
     tensors = (weight, gradient, first, second)
-    if weight.is_cuda and all(tensor.is_contiguous() for tensor in tensors):
-        from sapience.ops.adamw_kernel import (
-            adamw_ as kernel,  # needs triton, which comes with PyTorch's CUDA builds alone
-        )
-
-        kernel(weight, gradient, first, second, factor, step, update)
-        torch.autograd.graph.increment_version(weight)
-    else:
+    if not weight.is_cuda or not all(tensor.is_contiguous() for tensor in tensors):
         reference(weight, gradient, first, second, factor, step, update)
+        return False
+    from sapience.ops.adamw_kernel import adamw_ as kernel  # needs triton, which comes with PyTorch's CUDA builds alone
+
+    kernel(weight, gradient, first, second, factor, step, update, copy)
+    torch.autograd.graph.increment_version(weight)
+    return copy is not None

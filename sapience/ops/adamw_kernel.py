@@ -1,4 +1,4 @@
-"""AdamW's update as one kernel, for CUDA."""
+"""AdamW's update as one kernel, for CUDA, which writes the weight's copy for products as well."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ _BLOCK = 4096
 
 
 def adamw_(
-    weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, factor: Tensor, step: Tensor, update: Update
+    weight: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    factor: Tensor,
+    step: Tensor,
+    update: Update,
+    copy: Tensor | None,
 ) -> None:
     """See `sapience.ops.adamw`. All tensors contiguous; `step` in float32."""
     count = weight.numel()
@@ -25,9 +32,9 @@ def adamw_(
         gradient,
         first,
         second,
+        copy,
         factor,
         step,
-        count,
         update.learning_rate,
         update.weight_decay,
         update.beta1,
@@ -35,7 +42,9 @@ def adamw_(
         math.log2(update.beta1) if update.beta1 else -1e9,
         math.log2(update.beta2) if update.beta2 else -1e9,
         update.epsilon,
-        BLOCK=_BLOCK,
+        count,
+        copy is not None,
+        _BLOCK,
         num_warps=8,
     )
 
@@ -46,9 +55,9 @@ def _adamw(  # type: ignore[no-untyped-def]
     gradient,
     first,
     second,
+    copy,
     factor,
     step,
-    count,
     rate,
     decay,
     beta1,
@@ -56,6 +65,8 @@ def _adamw(  # type: ignore[no-untyped-def]
     log_beta1,
     log_beta2,
     epsilon,
+    count,
+    COPIED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     shorter = tl.load(factor)
@@ -75,3 +86,5 @@ def _adamw(  # type: ignore[no-untyped-def]
         tl.store(first + place, mean.to(first.dtype.element_ty), mask=inside)
         tl.store(second + place, square.to(second.dtype.element_ty), mask=inside)
         tl.store(weight + place, moved.to(weight.dtype.element_ty), mask=inside)
+        if COPIED:
+            tl.store(copy + place, moved.to(copy.dtype.element_ty), mask=inside)

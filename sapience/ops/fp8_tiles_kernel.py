@@ -276,8 +276,8 @@ def _quantize_weight(  # type: ignore[no-untyped-def]
     scaled = tile * inverse
     outer = matrix // planes
     plane_row = (matrix % planes) * (height // planes) + row
-    start = outer * height * width
     plane_block = (matrix % planes) * (height // planes // 128) + down
+    start = outer * height * width
     store_tile(scaled, elements + start, plane_row, across, width, 128)
     store_tile(tl.trans(scaled), turned + start, column, plane_block, height, 128)
     tl.store(scales + (outer * (height // 128) + plane_block) * across_scales + across, scale)

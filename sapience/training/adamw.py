@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sapience.model.linear import Copy
 from sapience.ops.adamw import Update, adamw_
 
 
@@ -16,9 +17,15 @@ class AdamW(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[dict[str, Any]], betas: tuple[float, float], epsilon: float, lr: float = 0.0
+        self,
+        params: Iterable[dict[str, Any]],
+        betas: tuple[float, float],
+        epsilon: float,
+        copies: Iterable[tuple[Tensor, Copy]] = (),
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "epsilon": epsilon, "weight_decay": 0.0})
+        """`copies` in bfloat16 are written by the kernel that moves the weight, where there is one."""
+        super().__init__(params, {"lr": 0.0, "betas": betas, "epsilon": epsilon, "weight_decay": 0.0})
+        self.copies = {id(weight): copy for weight, copy in copies}
         self.factor: Tensor | None = None
         """A scalar in float32; None for one."""
 
@@ -44,4 +51,8 @@ class AdamW(torch.optim.Optimizer):
             beta1, beta2 = group["betas"]
             update = Update(group["lr"], beta1, beta2, group["epsilon"], group["weight_decay"])
             assert parameter.grad is not None
-            adamw_(parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"], factor, state["step"], update)
+            copy = self.copies.get(id(parameter))
+            narrow = None if copy is None else copy.narrow
+            moments = state["exp_avg"], state["exp_avg_sq"]
+            if adamw_(parameter, parameter.grad, *moments, factor, count, update, narrow) and copy is not None:
+                copy.seen = parameter._version

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sapience.model.transformer import copies_of
 from sapience.recipe.optimization import OptimizerSection
 from sapience.training.adamw import AdamW
 from sapience.training.muon import Muon
@@ -26,7 +27,7 @@ class OptimizerSet:
             {"params": [p for p in matrices if id(p) not in chosen], "weight_decay": section.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.optimizers: list[torch.optim.Optimizer] = [_adamw(groups, section)]
+        self.optimizers: list[torch.optim.Optimizer] = [_adamw(groups, section, model)]
         if hidden:
             self.optimizers.append(
                 Muon(
@@ -85,10 +86,10 @@ class OptimizerSet:
             optimizer.state[parameter][moment] = value.to(parameter.device).clone()
 
 
-def _adamw(groups: list[dict[str, Any]], section: OptimizerSection) -> torch.optim.Optimizer:
+def _adamw(groups: list[dict[str, Any]], section: OptimizerSection, model: nn.Module) -> torch.optim.Optimizer:
     betas = section.beta1, section.beta2
     if section.moments == "bf16":
-        return AdamW(groups, betas, section.epsilon)
+        return AdamW(groups, betas, section.epsilon, copies_of(model))
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=section.epsilon, fused=True)
 
 

@@ -3,10 +3,21 @@
 import pytest
 import torch
 
+from sapience.model.batch import from_rows
+from sapience.model.linear import Precision
+from sapience.model.transformer import Transformer
 from sapience.ops import choice
+from sapience.ops.adamw import Update, adamw_
+from sapience.ops.adamw import reference as adamw_reference
 from sapience.ops.cross_entropy import IGNORE, linear_cross_entropy, reference
+from sapience.ops.permutation import expert_order, sum_copies
 from sapience.ops.wide_linear import reference as wide_reference
 from sapience.ops.wide_linear import wide_linear
+from sapience.parallel.executor import PlainLoop
+from sapience.recipe.model import ModelSection
+from sapience.recipe.optimization import OptimizerSection
+from sapience.training.objective import NextTokens
+from sapience.training.optimizer import OptimizerSet
 
 pytestmark = [
     pytest.mark.gpu,
@@ -71,3 +82,69 @@ def test_wide_linear(compiled: bool) -> None:
     assert results[0][0].dtype == torch.float32
     for ours, theirs, tolerance in zip(*results, (1e-6, 4e-3, 4e-3), strict=True):
         assert float((ours.float() - theirs.float()).norm() / theirs.float().norm()) < tolerance
+
+
+@pytest.mark.parametrize("shape", [(384, 256), (3, 144, 72), (5,)])
+@pytest.mark.parametrize("copied", [False, True])
+def test_adamw_moves_a_weight_and_writes_its_copy(shape: tuple[int, ...], copied: bool) -> None:
+    """Three updates as the reference's (a moment may be rounded to its neighbour), and one that may not be."""
+    generator = torch.Generator().manual_seed(0)
+    theirs = [torch.randn(shape, generator=generator), *(torch.zeros(shape, dtype=torch.bfloat16) for _ in range(2))]
+    ours = [tensor.cuda() for tensor in theirs]
+    copy = ours[0].bfloat16() if copied else None
+    update = Update(0.01, 0.9, 0.95, 1e-8, 0.1)
+    for step in (1, 2, 3):
+        gradient = torch.randn(shape, generator=generator)
+        scalars = torch.tensor(0.5), torch.tensor(float(step))
+        adamw_reference(theirs[0], gradient, *theirs[1:], *scalars, update)
+        version = ours[0]._version
+        assert adamw_(ours[0], gradient.cuda(), *ours[1:], *(one.cuda() for one in scalars), update, copy) == copied
+        assert ours[0]._version > version
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(
+            one.cpu().float(), other.float(), rtol=1e-2 if one.dtype == torch.bfloat16 else 0, atol=1e-4
+        )
+    before = [tensor.clone() for tensor in ours]
+    adamw_(ours[0], gradient.cuda(), *ours[1:], torch.tensor(float("nan")).cuda(), scalars[1].cuda(), update, copy)
+    assert all(torch.equal(one, other) for one, other in zip(before, ours, strict=True))
+    assert copy is None or torch.equal(copy, ours[0].bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("width", [64, 1000, 7168])
+def test_sums_of_copies(width: int, dtype: torch.dtype) -> None:
+    order = expert_order(torch.rand(77, 8).topk(3).indices.cuda(), 8)
+    rows = torch.randn(77 * 3, width, device="cuda").to(dtype)
+    exact = rows.double()[order.inverse_N].view(77, 3, width).sum(1)
+    assert torch.allclose(
+        sum_copies(rows, order).double(), exact, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_learns_and_its_copies_follow(precision: Precision, compiled: bool) -> None:
+    """A few steps with bfloat16 moments: the loss falls, and a fresh model with these weights gives the same hidden states."""
+    config = ModelSection(
+        vocab_size=64, hidden_size=128, intermediate_size=192, moe_intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, n_routed_experts=8, num_experts_per_tok=2, n_group=2, topk_group=1, kv_lora_rank=32,
+        q_lora_rank=48, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=32, num_nextn_predict_layers=1,
+        first_k_dense_replace=1, max_position_embeddings=64, initializer_range=0.05,
+    )  # fmt: skip
+    model = Transformer(config).initialize(0).cuda().compute_in(precision)
+    if compiled:
+        model.compile_layers()
+    optimizer = OptimizerSet(model, OptimizerSection(moments="bf16"))
+    tokens = torch.arange(65, device="cuda").repeat(4, 1) * torch.tensor([[1], [3], [5], [7]], device="cuda") % 64
+    batch = from_rows(tokens, torch.zeros(4, 65, dtype=torch.int32, device="cuda"))
+    losses = []
+    for _ in range(12):
+        sums = PlainLoop(model, NextTokens(0.3, 1e-4)).forward_backward([batch], 256)
+        optimizer.step(3e-3)
+        losses.append(float(sums.values["loss"]) / 256)
+    assert losses[-1] < 0.7 * losses[0]
+    other = Transformer(config).cuda()
+    other.load_state_dict(model.state_dict())
+    other.compute_in(precision)
+    with torch.no_grad():
+        assert torch.equal(model.hidden(tokens), other.hidden(tokens))
