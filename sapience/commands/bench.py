@@ -89,3 +89,49 @@ def train(
         f"{record['tokens_per_s']:,.0f} tokens a second, {record['mfu']:.0%} of the "
         f"{record['ceiling_gflops'] / 1000:.2f} TFLOP/s that a matrix product reaches here{memory}"
     )
+
+
+@bench.command(
+    epilog="""Examples:
+
+    sapience bench ops
+
+    sapience bench ops --config v3slice --dtype fp8"""
+)
+def ops(
+    config: Annotated[
+        str, typer.Option(help="nano, small, v3slice, a recipe (.yaml) or a Hugging Face config (.json).")
+    ] = "nano",
+    dtype: Annotated[Literal["fp32", "bf16", "fp8"], typer.Option(help="What products are computed in.")] = "fp32",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
+    ] = "auto",
+    batch: Annotated[int | None, typer.Option(help="Rows of a step.", min=1)] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a row.", min=2)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the operations that a training step consists of, one by one."""
+    from sapience.planning.shapes import find_shape
+
+    shape = find_shape(config)
+    rows, columns = batch or shape.rows, length or shape.length
+    from sapience.serving.printable import json_line
+    from sapience.training.bench_ops import operation_ceiling, operations_of, timed_operation
+    from sapience.training.device import choose_device
+
+    chosen = choose_device(device)
+    ceiling = operation_ceiling(dtype, chosen)
+    described = f"{shape.name} {rows} x {columns} {dtype} {chosen.type}"
+    if not as_json:
+        print(f"{described}; a large product reaches {ceiling / 1000:.2f} TFLOP/s here")
+    for operation in operations_of(shape.model, rows * columns, columns, dtype, device):
+        record = timed_operation(operation, ceiling, chosen) | {"config": described}
+        if as_json:
+            print(json_line(record), flush=True)
+        elif record["gflops"]:
+            speed = f"{record['gflops'] / 1000:8.3f} TFLOP/s  {record['of_ceiling']:6.0%}"
+            print(f"{record['ms']:10.3f} ms  {speed}  {operation.name}", flush=True)
+        else:
+            print(
+                f"{record['ms']:10.3f} ms  {record['gbytes_per_s']:8.1f} GB/s            {operation.name}", flush=True
+            )

@@ -14,6 +14,7 @@ from sapience.cli import main
 from sapience.planning.parameters import count_parameters, training_operations
 from sapience.planning.shapes import SHAPES, find_shape
 from sapience.recipe import UserError
+from sapience.training import bench_ops
 from sapience.training.bench import Asked, TrainingBench, serve, timed
 
 TINY = {
@@ -96,3 +97,28 @@ def test_the_command_prints_one_object(
     with pytest.raises(SystemExit) as ended:
         main(["bench", "train", *options, "--micro", "3"])
     assert ended.value.code == 2 and "--micro" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp8"])
+def test_every_operation_is_timed(
+    dtype: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line an operation, with its share of the ceiling or its bytes a second; FP8's own beside bfloat16's."""
+    monkeypatch.setattr(bench_ops, "_LEAST_SECONDS", 0.01)
+    tiny(tmp_path)
+    given = ["--config", str(tmp_path / "tiny.json"), "--dtype", dtype, "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "ops", *given, "--json"])
+    assert ended.value.code in (0, None)
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    names = [record["op"] for record in records]
+    assert len(set(names)) == len(names)
+    assert sum(not name.startswith("fp8") for name in names) == 10
+    assert sum(name.startswith("fp8") for name in names) == (12 if dtype == "fp8" else 0)
+    for record in records:
+        assert record["what"] == "ops" and record["ms"] > 0
+        assert (record["gflops"] is None) != (record["gbytes_per_s"] is None)
+        assert record["of_ceiling"] is None or 0 < record["of_ceiling"] < 2
+    with pytest.raises(SystemExit):
+        main(["bench", "ops", *given])
+    assert len(capsys.readouterr().out.splitlines()) == len(names) + 1
