@@ -47,8 +47,10 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Time training steps: forward, loss, backward, clip and AdamW."""
+    from sapience.planning.allocator import keep_memory
     from sapience.planning.shapes import find_shape
 
+    keep_memory()
     shape = find_shape(config)
     rows, columns = batch or shape.rows, length or shape.length
     if rows % (micro or rows):
@@ -111,8 +113,10 @@ def ops(
     as_json: AsJson = False,
 ) -> None:
     """Time the operations that a training step consists of, one by one."""
+    from sapience.planning.allocator import keep_memory
     from sapience.planning.shapes import find_shape
 
+    keep_memory()
     shape = find_shape(config)
     rows, columns = batch or shape.rows, length or shape.length
     from sapience.serving.printable import json_line

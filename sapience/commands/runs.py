@@ -25,6 +25,7 @@ def run(
 ) -> None:
     """Make a run, or go on with one: finished stages are skipped, an interrupted one continues where it was."""
     from sapience.journey import travel
+    from sapience.planning.allocator import keep_memory
     from sapience.planning.machine import examine
     from sapience.planning.needs import check_before, needs_of
     from sapience.planning.threads import load_or_choose
@@ -40,6 +41,7 @@ def run(
         check_before(loaded, machine, needs)
     choice = load_or_choose(folder, machine.cores, loaded.parallel.threads)
     choice.apply()
+    keep_memory()
     screen.say(choice.sentence())
     travel(loaded, folder, screen.progress, screen.say, first, last)
     screen.journey(folder)

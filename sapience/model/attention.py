@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sapience.model.linear import Linear, RMSNorm
 from sapience.model.rope import rotate, softmax_scale
-from sapience.ops.masked_attention import AttentionMask, masked_attention
+from sapience.ops.masked_attention import AttentionMask, causal_attention, masked_attention
 from sapience.recipe.model import ModelSection
 
 
@@ -67,10 +66,7 @@ class LatentAttention(nn.Module):
         q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
         k = torch.cat((k_nope, k_rope_BTP.unsqueeze(-2).expand(-1, -1, heads, -1)), dim=-1).transpose(1, 2)
         v = v_BTHd.transpose(1, 2)
-        if mask is None:
-            mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
-        else:
-            mixed = masked_attention(q, k, v, mask, self.scale)
+        mixed = causal_attention(q, k, v, self.scale) if mask is None else masked_attention(q, k, v, mask, self.scale)
         merged: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
         return merged
 

@@ -27,24 +27,21 @@ def grouped_linear(rows_NK: Tensor, matrices_EJK: Tensor, counts_E: Tensor) -> T
     """`reference` in one call, differentiable. counts_E sums to N."""
     if not _fits(rows_NK, matrices_EJK, matrices_EJK.shape[1]):
         return reference(rows_NK, matrices_EJK, counts_E)
-    product: Tensor = torch._grouped_mm(rows_NK, matrices_EJK.transpose(1, 2), offs=_ends(counts_E))
-    return product
+    return _grouped_mm(rows_NK, matrices_EJK.transpose(1, 2), _ends(counts_E))
 
 
 def grouped_data_gradient(slopes_NJ: Tensor, matrices_EJK: Tensor, counts_E: Tensor) -> Tensor:
     """slopes[group e] @ matrices[e]: the gradient of `grouped_linear` in its rows; [N, K]."""
     if not _fits(slopes_NJ, matrices_EJK, matrices_EJK.shape[2]):
         return reference(slopes_NJ, matrices_EJK.transpose(1, 2), counts_E)
-    product: Tensor = torch._grouped_mm(slopes_NJ, matrices_EJK, offs=_ends(counts_E))
-    return product
+    return _grouped_mm(slopes_NJ, matrices_EJK, _ends(counts_E))
 
 
 def grouped_weight_gradient(slopes_NJ: Tensor, rows_NK: Tensor, counts_E: Tensor) -> Tensor:
     """`weight_reference` in one call: the gradient of `grouped_linear` in its matrices."""
     if not (_fits(slopes_NJ, rows_NK, rows_NK.shape[1]) and rows_NK.shape[0]):
         return weight_reference(slopes_NJ, rows_NK, counts_E)
-    product: Tensor = torch._grouped_mm(slopes_NJ.t(), rows_NK, offs=_ends(counts_E))
-    return product
+    return _grouped_mm(slopes_NJ.t(), rows_NK, _ends(counts_E))
 
 
 def _fits(left: Tensor, right: Tensor, width: int) -> bool:
@@ -55,3 +52,23 @@ def _fits(left: Tensor, right: Tensor, width: int) -> bool:
 
 def _ends(counts_E: Tensor) -> Tensor:
     return counts_E.cumsum(0).to(torch.int32)
+
+
+def _grouped_mm(left: Tensor, right: Tensor, ends_E: Tensor) -> Tensor:
+    if torch.compiler.is_compiling() and left.dtype == torch.float32:
+        return _opaque_grouped_mm(left, right, ends_E)
+    product: Tensor = torch._grouped_mm(left, right, offs=ends_E)
+    return product
+
+
+@torch.library.custom_op("sapience::grouped_mm", mutates_args=())
+def _opaque_grouped_mm(left: Tensor, right: Tensor, ends_E: Tensor) -> Tensor:
+    """In float32, which a CPU computes but PyTorch's compiler refuses. No gradient: it is called by what has its own."""
+    product: Tensor = torch._grouped_mm(left, right, offs=ends_E)
+    return product
+
+
+@_opaque_grouped_mm.register_fake
+def _(left: Tensor, right: Tensor, ends_E: Tensor) -> Tensor:
+    shape = left.shape[:1] + right.shape[2:] if right.ndim == 3 else ends_E.shape + left.shape[:1] + right.shape[1:]
+    return left.new_empty(shape)

@@ -48,9 +48,9 @@ class AttentionMask:
 def masked_attention(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: AttentionMask, scale: float) -> Tensor:
     """softmax(scale q k^T, hidden pairs left out) v, [B,H,T,d]; the same with blocks as without but for rounding."""
     if not mask.blocks:
-        return functional.scaled_dot_product_attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask.allowed_B1TS, scale=scale)
+        return _attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask.allowed_B1TS, scale=scale)
     mixed = [
-        functional.scaled_dot_product_attention(
+        _attention(
             q_BHTd[:, :, t:t_end],
             k_BHSd[:, :, s:s_end],
             v_BHSd[:, :, s:s_end],
@@ -60,3 +60,25 @@ def masked_attention(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Atten
         for t, t_end, s, s_end in mask.blocks
     ]
     return torch.cat(mixed, dim=2)
+
+
+def causal_attention(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, scale: float) -> Tensor:
+    """softmax(scale q k^T, later keys left out) v, [B,H,T,d]."""
+    return _attention(q_BHTd, k_BHTd, v_BHTd, is_causal=True, scale=scale)
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """PyTorch's. On a CPU values narrower than keys (as latent attention has them) are filled up for its fused kernel."""
+    missing = q.shape[-1] - v.shape[-1]
+    if q.device.type != "cpu" or missing <= 0:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal, scale=scale)
+    filled = functional.pad(v, (0, missing))
+    mixed = functional.scaled_dot_product_attention(q, k, filled, attn_mask, is_causal=is_causal, scale=scale)
+    return mixed[..., : v.shape[-1]]

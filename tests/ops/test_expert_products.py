@@ -222,3 +222,22 @@ def test_swiglus_gradient() -> None:
     slope = torch.randn(7, 6, dtype=torch.float64)
     (expected,) = torch.autograd.grad(swiglu(x), x, slope)
     assert torch.allclose(swiglu_gradient(x.detach(), slope), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_experts_inside_of_a_compiled_function(dtype: torch.dtype) -> None:
+    """Traced by PyTorch's compiler (without generating code): the same values and gradients."""
+    (x, weights, gate_up, down), chosen = expert_inputs(11, 2, dtype)
+    order = expert_order(chosen, 4)
+
+    def run(x: torch.Tensor, w: torch.Tensor, g: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        return routed_experts(x, sort_weights(w, order), ExpertWeights(g, d, g, d), order)
+
+    slope = torch.randn(11, 8, generator=torch.Generator().manual_seed(3)).to(dtype)
+    inputs = (x, weights, gate_up, down)
+    results = [
+        (y := function(*inputs), *torch.autograd.grad(y, inputs, slope))
+        for function in (run, torch.compile(run, backend="aot_eager", fullgraph=True))
+    ]
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    assert all((one - other).norm() <= tolerance * other.norm() for one, other in zip(*results, strict=True))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sapience.ops.masked_attention import BLOCK, AttentionMask, masked_attention
+from sapience.ops.masked_attention import BLOCK, AttentionMask, causal_attention, masked_attention
 
 
 def by_loop(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float) -> Tensor:
@@ -65,3 +65,16 @@ def test_short_documents_leave_most_pairs_out() -> None:
 
 def test_a_row_of_one_block_is_not_divided() -> None:
     assert AttentionMask.of(allowed_pairs("packed", 1, BLOCK)).blocks == ()
+
+
+@pytest.mark.parametrize("widths", [(12, 8), (8, 8), (8, 12)])
+def test_causal_attention_with_values_narrower_or_wider_than_keys(widths: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 3, 21, widths[0])] * 2 + [(2, 3, 21, widths[1])]
+    inputs = [torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_() for s in shapes]
+    ours = causal_attention(*inputs, 0.3)
+    theirs = by_loop(*inputs, torch.ones(1, 1, 21, 21, dtype=torch.bool).tril(), 0.3)
+    slope = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
+    pairs = zip(torch.autograd.grad(ours, inputs, slope), torch.autograd.grad(theirs, inputs, slope), strict=True)
+    assert torch.allclose(ours, theirs, rtol=1e-10)
+    assert all(torch.allclose(one, other, rtol=1e-10, atol=1e-12) for one, other in pairs)
