@@ -4,7 +4,7 @@ On a GPU one kernel reads and writes everything once; the reference defines the 
 there is an update at all is decided where the gradient lies, so that nobody has to wait for its norm.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -58,6 +58,6 @@ def adamw_(
         return False
     from sapience.ops.adamw_kernel import adamw_ as kernel  # needs triton, which comes with PyTorch's CUDA builds alone
 
-    kernel(weight, gradient, first, second, factor, step, update, copy)
+    kernel(weight, gradient, first, second, factor, step, copy, **asdict(update))
     torch.autograd.graph.increment_version(weight)
     return copy is not None

@@ -1,16 +1,10 @@
 """AdamW's update as one kernel, for CUDA, which writes the weight's copy for products as well."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import triton
 import triton.language as tl
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from sapience.ops.adamw import Update
 
 _BLOCK = 4096
 
@@ -22,8 +16,13 @@ def adamw_(
     second: Tensor,
     factor: Tensor,
     step: Tensor,
-    update: Update,
     copy: Tensor | None,
+    *,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
 ) -> None:
     """See `sapience.ops.adamw`. All tensors contiguous; `step` in float32."""
     count = weight.numel()
@@ -35,13 +34,13 @@ def adamw_(
         copy,
         factor,
         step,
-        update.learning_rate,
-        update.weight_decay,
-        update.beta1,
-        update.beta2,
-        math.log2(update.beta1) if update.beta1 else -1e9,
-        math.log2(update.beta2) if update.beta2 else -1e9,
-        update.epsilon,
+        learning_rate,
+        weight_decay,
+        beta1,
+        beta2,
+        math.log2(beta1) if beta1 else -1e9,
+        math.log2(beta2) if beta2 else -1e9,
+        epsilon,
         count,
         copy is not None,
         _BLOCK,
