@@ -59,6 +59,9 @@ class OptimizerSet:
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate
                 optimizer.step()
+                if isinstance(optimizer, torch.optim.AdamW):  # its fused kernel moves weights without saying so
+                    moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+                    torch.autograd.graph.increment_version(moved)
         for parameter in self.parameters:
             parameter.grad = None
         return norm

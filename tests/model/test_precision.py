@@ -53,17 +53,18 @@ def test_micro_batches_add_up(precision: Precision) -> None:
             ].norm(), name
 
 
+@pytest.mark.parametrize("optimizer", [{"moments": "bf16"}, {}, {"name": "muon"}], ids=str)
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
-def test_copies_follow_the_weights(precision: Precision) -> None:
+def test_copies_follow_the_weights(precision: Precision, optimizer: dict[str, str]) -> None:
     """After an update, and after weights were loaded, a pass computes with the new weights; nothing of it is saved."""
     tokens = torch.arange(12).view(1, 12) % CONFIG.vocab_size
     model = tiny_model(CONFIG).compute_in(precision)
     assert model.state_dict().keys() == tiny_model(CONFIG).state_dict().keys()
     before = model.hidden(tokens).detach()
-    optimizer = OptimizerSet(model, OptimizerSection.model_validate({"moments": "bf16"}))
+    moving = OptimizerSet(model, OptimizerSection.model_validate(optimizer))
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    optimizer.step(0.1)
+    moving.step(0.1)
     after = model.hidden(tokens).detach()
     fresh = tiny_model(CONFIG, seed=5)
     fresh.load_state_dict(model.state_dict())
