@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from sapience.model.linear import Copy, Linear
 from sapience.ops.experts import ExpertWeights, routed_experts, sorted_experts, swiglu
+from sapience.ops.fp8_blocks import BLOCK
 from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward
-from sapience.ops.fp8_tiles import BLOCK
 from sapience.ops.permutation import ExpertOrder
 from sapience.recipe.model import ModelSection
 

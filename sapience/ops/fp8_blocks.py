@@ -13,13 +13,26 @@ from torch import Tensor
 BLOCK = 128
 LARGEST = 448.0
 """Of float8_e4m3fn."""
-_ROUNDS_TO_LARGEST = 464.0
+ROUNDS_TO_LARGEST = 464.0
 """Up to here, halfway to the next number there would be, round-to-nearest-even gives LARGEST."""
+_SIGNIFICAND = 0x680000
+"""The bits behind the point of 464 = 1.8125 · 2^8."""
+_LEAST_EXPONENT = -100
 
 
 def scale_shape(rows: int, columns: int) -> tuple[int, int]:
     """Blocks of a matrix: both sides divided by 128, rounded up."""
     return -(-rows // BLOCK), -(-columns // BLOCK)
+
+
+def scale_of(largest: Tensor) -> Tensor:
+    """The smallest power of two by which numbers of this size have to be divided to round to at most 448; float32.
+
+    What is not finite gives a scale at which products are not finite either.
+    """
+    bits = largest.float().contiguous().view(torch.int32)
+    exponent = (bits >> 23) - (127 + 8) + ((bits & 0x7FFFFF) > _SIGNIFICAND).to(torch.int32)
+    return ((exponent.clamp(min=_LEAST_EXPONENT) + 127) << 23).view(torch.float32)
 
 
 def quantize_blocks(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,11 +49,7 @@ def quantize_blocks(weight: Tensor) -> tuple[Tensor, Tensor]:
     largest = blocks.abs().amax(dim=(1, 3))
     if not bool(largest.isfinite().all()):
         raise ValueError("there are elements that are not finite")
-    # frexp: largest/464 = mantissa · 2^exponent with mantissa in [0.5, 1), so 2^exponent is above it; exactly a power of
-    # two has mantissa 0.5 and needs one less.
-    mantissa, exponent = torch.frexp(largest.double() / _ROUNDS_TO_LARGEST)
-    exponent = torch.where(mantissa == 0.5, exponent - 1, exponent).clamp(-100, 120)
-    scale = torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent), torch.ones_like(largest))
+    scale = torch.where(largest > 0, scale_of(largest), torch.ones_like(largest))
     scaled = (blocks / scale.view(down, 1, across, 1)).clamp(-LARGEST, LARGEST)
     elements = scaled.view(down * BLOCK, across * BLOCK)[:rows, :columns].to(torch.float8_e4m3fn)
     return elements.contiguous(), scale

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sapience.ops.fp8_tiles import BLOCK, Tiles, dequantized, weight_dequantized
+from sapience.ops.fp8_blocks import BLOCK
+from sapience.ops.fp8_tiles import Tiles, dequantized, weight_dequantized
 
 
 @dataclass(frozen=True)

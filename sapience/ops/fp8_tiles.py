@@ -15,14 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLOCK = 128
-LARGEST = 448.0
-"""Of float8_e4m3fn."""
-ROUNDS_TO_LARGEST = 464.0
-"""Up to here, halfway to the next number there would be, round-to-nearest-even gives LARGEST."""
-_SIGNIFICAND = 0x680000
-"""The bits behind the point of 464 = 1.8125 · 2^8."""
-_LEAST_EXPONENT = -100
+from sapience.ops.fp8_blocks import BLOCK, LARGEST, scale_of
 
 
 @dataclass(frozen=True)
@@ -50,16 +43,6 @@ class WeightBlocks:
 def rounded_up(size: int, multiple: int = BLOCK) -> int:
     """The next multiple."""
     return -(-size // multiple) * multiple
-
-
-def scale_of(largest: Tensor) -> Tensor:
-    """The smallest power of two by which numbers of this size have to be divided to round to at most 448; float32.
-
-    What is not finite gives a scale at which products are not finite either.
-    """
-    bits = largest.float().contiguous().view(torch.int32)
-    exponent = (bits >> 23) - (127 + 8) + ((bits & 0x7FFFFF) > _SIGNIFICAND).to(torch.int32)
-    return ((exponent.clamp(min=_LEAST_EXPONENT) + 127) << 23).view(torch.float32)
 
 
 def filled(x: Tensor) -> Tensor:

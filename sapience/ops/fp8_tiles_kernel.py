@@ -147,7 +147,7 @@ def _blocks(weight_GRC: Tensor, planes: int) -> tuple[Tensor, Tensor, Tensor, Te
 
 @triton.jit
 def scale_of(largest):  # type: ignore[no-untyped-def]
-    """See `sapience.ops.fp8_tiles.scale_of`; the scale and its inverse."""
+    """See `sapience.ops.fp8_blocks.scale_of`; the scale and its inverse."""
     bits = largest.to(tl.int32, bitcast=True)
     exponent = (bits >> 23) - 135 + tl.where((bits & 0x7FFFFF) > 0x680000, 1, 0)
     exponent = tl.maximum(exponent, -100)

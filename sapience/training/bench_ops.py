@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sapience.model.linear import Precision
-from sapience.ops import fp8_products, fp8_swiglu, fp8_tiles
+from sapience.ops import fp8_blocks, fp8_products, fp8_swiglu, fp8_tiles
 from sapience.ops.cross_entropy import linear_cross_entropy
 from sapience.ops.experts import ExpertWeights, routed_experts
 from sapience.ops.fp8_layers import fp8_experts
@@ -207,7 +207,7 @@ def _fp8_linear(sizes: Sizes) -> Iterator[Operation]:
 def _fp8_experts(sizes: Sizes) -> Iterator[Operation]:
     model = sizes.model
     experts, width, inner = model.n_routed_experts, model.hidden_size, model.moe_intermediate_size
-    order = expert_order(_routing(sizes), experts, fp8_tiles.BLOCK)
+    order = expert_order(_routing(sizes), experts, fp8_blocks.BLOCK)
     rows = order.order_N.numel()
     groups = groups_of(order.counts_E, rows)
     gate_up, down = sizes.random(experts, 2 * inner, width, scale=0.02), sizes.random(experts, width, inner, scale=0.02)

@@ -101,3 +101,25 @@ def test_copies_made_while_sampling_are_good_for_training(precision: Precision) 
         PlainLoop(model, NextTokens(0.3, 0.05)).forward_backward([batch], labelled_tokens([batch]))
         OptimizerSet(model, OptimizerSection()).step(0.01)
         generate(model, [[1, 2, 3]], 2, temperature=0.0, stop_ids=frozenset(), seed=0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_steps_of_a_block_one_by_one_are_the_block(precision: Precision) -> None:
+    """What a schedule will interleave, in order, in value and gradient; the block itself keeps no copies of the tokens."""
+    model = tiny_model(tiny_config()).compute_in(precision)
+    block, batch = model.gates()[0], random_batch(model.config, 3, 10)
+    context = model.context(batch)
+    results = []
+    for whole in (True, False):
+        hidden = model.embedded(batch.tokens_BT).detach().requires_grad_()
+        if whole:
+            out = block(hidden, context)[0]
+        else:
+            attended = block.attend(hidden, context)
+            x = block.normalise(attended)
+            routing, order = block.route(x)
+            rows, weights = block.dispatch(x, routing, order)
+            out = block.combine(attended, x, block.expert(rows, weights, order), order)
+        results.append((out, *torch.autograd.grad(out.float().square().sum(), (hidden, *block.experts.parameters()))))
+    tolerance = 1e-5 if precision == "fp32" else 1e-2
+    assert all((one - other).norm() <= tolerance * other.norm() for one, other in zip(*results, strict=True))

@@ -29,9 +29,9 @@ def difference(x: torch.Tensor, y: torch.Tensor) -> float:
 @settings(max_examples=300, deadline=None)
 @given(st.floats(2.0**-90, 2.0**100, width=32))
 def test_a_scale_is_the_smallest_power_of_two_that_fits(largest: float) -> None:
-    scale = float(fp8_tiles.scale_of(torch.tensor([largest])))
+    scale = float(fp8_blocks.scale_of(torch.tensor([largest])))
     assert scale == 2.0 ** round(torch.tensor(scale).log2().item())
-    assert largest / scale <= fp8_tiles.ROUNDS_TO_LARGEST < largest / (scale / 2)
+    assert largest / scale <= fp8_blocks.ROUNDS_TO_LARGEST < largest / (scale / 2)
     assert float(torch.tensor(largest / scale).clamp(max=448).to(torch.float8_e4m3fn)) <= 448
 
 
