@@ -122,6 +122,7 @@ class TokenStream:
         self.edges = np.cumsum(shares / shares.sum())
         self.edges[-1] = 1.0
         self.block = max(256, ceil(4 * shares.sum() / shares.min()))
+        self._last: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def rows(self, start: int, count: int) -> Rows:
         """Rows `start` to `start + count` of the stream."""
@@ -141,9 +142,11 @@ class TokenStream:
     def locate(self, row: int) -> tuple[int, int]:
         """Domain of a row of the stream, and its number among that domain's rows."""
         block, place = divmod(row, self.block)
-        dealt = self._domains(block)
+        if self._last is None or self._last[0] != block:
+            self._last = block, self._domains(block), self._dealt(block)
+        _, dealt, before = self._last
         domain = int(dealt[place])
-        return domain, int(self._dealt(block)[domain] + np.count_nonzero(dealt[:place] == domain))
+        return domain, int(before[domain] + np.count_nonzero(dealt[:place] == domain))
 
     def _domains(self, block: int) -> NDArray[np.int64]:
         """The domain of every row of a block."""

@@ -31,15 +31,21 @@ class Microbatch:
         return self.documents_BT >= 0
 
     def to(self, device: torch.device | str) -> "Microbatch":
-        """The same on another device."""
+        """The same on another device. To a GPU from locked memory, so that nobody waits for what runs there."""
         return Microbatch(
-            self.tokens_BT.to(device, non_blocking=True),
-            self.labels_BT.to(device, non_blocking=True),
-            self.documents_BT.to(device, non_blocking=True),
+            _sent(self.tokens_BT, device),
+            _sent(self.labels_BT, device),
+            _sent(self.documents_BT, device),
             self.isolate,
-            None if self.positions_BT is None else self.positions_BT.to(device, non_blocking=True),
+            None if self.positions_BT is None else _sent(self.positions_BT, device),
             self.prefix,
         )
+
+
+def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def from_rows(tokens: Tensor, documents: Tensor, isolate: bool = False) -> Microbatch:

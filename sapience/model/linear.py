@@ -5,6 +5,7 @@ copy in bfloat16 or FP8, which products take; the weight itself stays what an op
 `Transformer.refresh` makes copies anew after the weights have changed.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -54,15 +55,12 @@ class Copy(nn.Module):
             with torch.inference_mode(False), torch.no_grad():
                 self._make(weight, precision)
 
-    def refresh(self, weight: Tensor) -> None:
-        """Make the copy anew if the weight has changed."""
-        self.make(weight, self.precision)
+    def stale(self, weight: Tensor) -> bool:
+        """Whether the weight has changed since it was copied."""
+        return self.seen != weight._version
 
     def _make(self, weight: Tensor, precision: Precision) -> None:
-        if precision == self.precision == "bf16" and self.narrow is not None:
-            self.narrow.copy_(weight)
-        else:
-            self.narrow = weight.detach().to(torch.bfloat16) if precision == "bf16" else None
+        self.narrow = weight.detach().to(torch.bfloat16) if precision == "bf16" else None
         self.elements = self.scales = self.turned = self.turned_scales = None
         if precision == "fp8":
             stacked = weight.detach().view(-1, weight.shape[-2] // self.planes, weight.shape[-1])
@@ -70,6 +68,19 @@ class Copy(nn.Module):
             self.elements, self.scales = made.elements, made.scales
             self.turned, self.turned_scales = made.turned, made.turned_scales
         self.precision, self.seen = precision, weight._version
+
+
+def refresh(copies: Sequence[tuple[Tensor, Copy]]) -> None:
+    """Make the copies of changed weights anew: those in bfloat16 all in one go."""
+    stale = [(weight, copy) for weight, copy in copies if copy.stale(weight)]
+    narrow = [(weight, copy, copy.narrow) for weight, copy in stale if copy.narrow is not None]
+    if narrow:
+        with torch.inference_mode(False), torch.no_grad():
+            torch._foreach_copy_([kept for _, _, kept in narrow], [weight for weight, _, _ in narrow])
+    for weight, copy, _ in narrow:
+        copy.seen = weight._version
+    for weight, copy in stale:
+        copy.make(weight, copy.precision)
 
 
 class Linear(nn.Linear):

@@ -16,7 +16,7 @@ from torch.nn import functional
 from sapience.model.batch import Microbatch
 from sapience.model.block import Context, DenseBlock, ExpertBlock, Router
 from sapience.model.feed_forward import Experts
-from sapience.model.linear import Copy, Linear, Precision, RMSNorm
+from sapience.model.linear import Copy, Linear, Precision, RMSNorm, refresh
 from sapience.model.rope import rotary_table
 from sapience.ops.masked_attention import AttentionMask
 from sapience.recipe.model import ModelSection
@@ -75,14 +75,16 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> "Transformer":
-        """Draw every matrix from a normal distribution of `initializer_range`; norms are one. The same on any device."""
+        """Draw every matrix from a normal distribution of `initializer_range` (the embedding of `embedding_range`, where there
+        is one); norms are one. The same on any device."""
         generator = torch.Generator().manual_seed(seed)
         for parameter in self.parameters():
             if parameter.ndim == 1:
                 parameter.fill_(1.0)
             else:
                 noise = torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(noise * self.config.initializer_range)
+                own = self.config.embedding_range if parameter is self.embedding.weight else None
+                parameter.copy_(noise * (own or self.config.initializer_range))
         return self
 
     @property
@@ -114,8 +116,7 @@ class Transformer(nn.Module):
     def refresh(self) -> None:
         """Make the copies anew of weights that have changed; a pass begins with it."""
         if self._number is not None:
-            for weight, copy in copies_of(self):
-                copy.refresh(weight)
+            refresh(copies_of(self))
 
     def gates(self) -> "list[ExpertBlock]":
         """The layers with experts in the order of `Forward.routers`."""

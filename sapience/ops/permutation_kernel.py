@@ -14,7 +14,7 @@ def sum_copies(rows_ND: Tensor, inverse_N: Tensor, choices: int) -> Tensor:
     sums_TD = torch.empty((tokens, width), dtype=rows_ND.dtype, device=rows_ND.device)
     if tokens:
         block = min(1024, triton.next_power_of_2(width))
-        _sum_copies[(triton.cdiv(width, block), tokens)](
+        _sum_copies[(tokens, triton.cdiv(width, block))](
             rows_ND, inverse_N, sums_TD, width, choices, block, num_warps=4
         )
     return sums_TD
@@ -27,8 +27,8 @@ def _(rows_ND: Tensor, inverse_N: Tensor, choices: int) -> Tensor:
 
 @triton.jit
 def _sum_copies(rows, inverse, sums, width, CHOICES: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    token = tl.program_id(1).to(tl.int64)
-    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = column < width
     total = tl.zeros((BLOCK,), tl.float32)
     for choice in tl.static_range(CHOICES):

@@ -86,6 +86,9 @@ class ModelSection(Section):
     """Added to the mean square before the root."""
     initializer_range: PositiveFloat = 0.006
     """Standard deviation of the normal initialisation of every matrix; V3 trained with 0.006, its config.json says 0.02."""
+    embedding_range: PositiveFloat | None = None
+    """The same of the embedding alone; null for `initializer_range`. Beside Muon, which moves matrices far from the first step
+    on, an embedding of about one keeps its say in the residual stream."""
     tie_word_embeddings: bool = False
     """Share the embedding with the output head; V3 does not."""
 

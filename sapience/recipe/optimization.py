@@ -23,6 +23,10 @@ class OptimizerSection(Section):
     """Decoupled decay of matrices; norms and biases are not decayed."""
     moments: Literal["fp32", "bf16"] = "fp32"
     """In what AdamW keeps its two moments; V3: bfloat16 (section 3.3.2), half the memory and less to move."""
+    embedding_rate: PositiveFloat = 1.0
+    """Factor on the embedding's learning rate. A row of it moves only when its token comes by: short trainings want more."""
+    head_rate: PositiveFloat = 1.0
+    """Factor on the output head's learning rate."""
     clip: PositiveFloat = 1.0
     """Largest global gradient norm."""
     muon_momentum: float = Field(default=0.95, ge=0, lt=1)

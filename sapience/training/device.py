@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from sapience.recipe.compute import ComputeSection
 from sapience.recipe.errors import UserError
@@ -41,3 +42,20 @@ def placed(model: Transformer, section: ComputeSection) -> Transformer:
     if section.compiled:
         model.compile_layers()
     return model
+
+
+class Readout:
+    """Tensors on their way to the host: reading them waits for what was launched before them, not for what came after."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._tensors = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        self._arrived = None
+        if any(tensor.is_cuda for tensor in tensors):
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def wait(self) -> list[Tensor]:
+        """The tensors on the host, in their order."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._tensors

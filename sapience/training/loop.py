@@ -21,6 +21,7 @@ from sapience.model.transformer import Transformer
 from sapience.parallel.executor import StepExecutor, Sums
 from sapience.recipe.errors import UserError
 from sapience.training.checkpoint import latest_checkpoint, save_checkpoint
+from sapience.training.device import Readout
 from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens, labelled_tokens
 from sapience.training.optimizer import OptimizerSet
@@ -73,8 +74,9 @@ class Launched:
     """A step on its way."""
 
     plan: StepPlan
-    sums: Sums
-    norm: torch.Tensor
+    names: tuple[str, ...]
+    """Of the sums that the readout holds, between the gradient's norm and the loads."""
+    readout: Readout
     denominator: int
     tokens: int
     places: int
@@ -175,13 +177,15 @@ class Training:
         update_biases(self.model, sums, plan.gamma * norm.isfinite())
         tokens = sum(int(batch.valid_BT.sum()) for batch in batches)
         places = sum(batch.tokens_BT.numel() for batch in batches)
-        return Launched(plan, sums, norm, denominator, tokens, places, self.stream, began)
+        readout = Readout(norm, *sums.values.values(), sums.loads_LE)
+        return Launched(plan, tuple(sums.values), readout, denominator, tokens, places, self.stream, began)
 
     def _settle(self, launched: "Launched") -> None:
         """Read a step's figures, count and log it."""
-        counters, plan, sums = self.counters, launched.plan, launched.sums
-        norm = float(launched.norm)
-        losses = {name: float(value) / launched.denominator for name, value in sums.values.items()}
+        counters, plan = self.counters, launched.plan
+        read, *sums, loads_LE = launched.readout.wait()
+        norm = float(read)
+        losses = {name: float(value) / launched.denominator for name, value in zip(launched.names, sums, strict=True)}
         counters.step += 1
         counters.tokens += launched.tokens
         counters.stream_before, counters.stream = counters.stream, launched.stream
@@ -193,7 +197,7 @@ class Training:
         )
         spike = self._spike(losses["loss"])
         if counters.step > 0.9 * len(self.plan):
-            self._add_tail(sums)
+            self._add_tail(loads_LE)
         now = time.perf_counter()
         elapsed = now - max(launched.began, self._settled)
         self._settled = now
@@ -201,7 +205,7 @@ class Training:
         rate = launched.places / elapsed
         done = counters.step
         if done % self.log_every == 0 or done in (1, len(self.plan)) or skipped or spike:
-            self._write(plan, losses, norm, skipped, spike, rate, sums)
+            self._write(plan, losses, norm, skipped, spike, rate, loads_LE)
         self.on_step(done, {"loss": losses["loss"], "tok/s": rate})
 
     def _spike(self, loss: float) -> bool:
@@ -216,14 +220,21 @@ class Training:
         counters.loss_square = keep * counters.loss_square + (1 - keep) * loss * loss
         return spike
 
-    def _add_tail(self, sums: Sums) -> None:
-        loads = sums.loads_LE.double().cpu()
+    def _add_tail(self, loads_LE: torch.Tensor) -> None:
+        loads = loads_LE.double()
         if self.counters.tail_loads:
             loads = loads + torch.tensor(self.counters.tail_loads, dtype=torch.float64)
         self.counters.tail_loads = loads.tolist()
 
     def _write(
-        self, plan: StepPlan, losses: dict[str, float], norm: float, skipped: bool, spike: bool, rate: float, sums: Sums
+        self,
+        plan: StepPlan,
+        losses: dict[str, float],
+        norm: float,
+        skipped: bool,
+        spike: bool,
+        rate: float,
+        loads_LE: torch.Tensor,
     ) -> None:
         step = self.step_offset + self.counters.step
         finite = {
@@ -242,11 +253,11 @@ class Training:
                 "skipped_now": skipped,
                 "spike": spike,
                 "tokens_per_second": round(rate, 1),
-                "max_violation": max((max_violation(loads) for loads in sums.loads_LE), default=0.0),
+                "max_violation": max((max_violation(loads) for loads in loads_LE), default=0.0),
                 **self.note,
             },
         )
-        self.log.write("loads", {"step": step, "loads": sums.loads_LE.tolist()})
+        self.log.write("loads", {"step": step, "loads": loads_LE.tolist()})
 
 
 @torch.no_grad()

@@ -24,9 +24,14 @@ class OptimizerSet:
         hidden = [p for p in matrices if section.name == "muon" and _is_hidden(self.names[id(p)])]
         chosen = {id(p) for p in hidden}
         groups = [
-            {"params": [p for p in matrices if id(p) not in chosen], "weight_decay": section.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {
+                "params": [p for p in matrices if id(p) not in chosen and self._rate(p) == rate],
+                "weight_decay": section.weight_decay,
+                "rate": rate,
+            }
+            for rate in sorted({self._rate(p) for p in matrices if id(p) not in chosen})
         ]
+        groups.append({"params": vectors, "weight_decay": 0.0, "rate": 1.0})
         self.optimizers: list[torch.optim.Optimizer] = [_adamw(groups, section, model)]
         if hidden:
             self.optimizers.append(
@@ -44,12 +49,14 @@ class OptimizerSet:
         """Clip the gradient, move the weights; returns the gradient's norm before clipping, a scalar on its device.
 
         Where the norm is not finite nothing moves: the caller counts the step as skipped. Gradients are cleared. With bfloat16
-        moments on a GPU nothing waits for the norm.
+        moments nothing waits for the norm.
         """
-        alone = self.optimizers[0] if len(self.optimizers) == 1 else None
-        if isinstance(alone, AdamW):
+        ours = [optimizer for optimizer in self.optimizers if isinstance(optimizer, AdamW | Muon)]
+        if len(ours) == len(self.optimizers):
             norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
-            alone.factor = torch.where(norm.isfinite(), (self.section.clip / (norm + 1e-6)).clamp(max=1.0), torch.nan)
+            factor = torch.where(norm.isfinite(), (self.section.clip / (norm + 1e-6)).clamp(max=1.0), torch.nan)
+            for deciding in ours:
+                deciding.factor = factor
             moves = True
         else:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.section.clip, foreach=True)
@@ -57,7 +64,7 @@ class OptimizerSet:
         if moves:
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate
+                    group["lr"] = learning_rate * group.get("rate", 1.0)
                 optimizer.step()
                 if isinstance(optimizer, torch.optim.AdamW):  # its fused kernel moves weights without saying so
                     moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -65,6 +72,13 @@ class OptimizerSet:
         for parameter in self.parameters:
             parameter.grad = None
         return norm
+
+    def _rate(self, parameter: Tensor) -> float:
+        """Factor on the learning rate."""
+        name = self.names[id(parameter)]
+        if name.endswith("embedding.weight"):
+            return self.section.embedding_rate
+        return self.section.head_rate if name.endswith("head.weight") else 1.0
 
     def tensors(self) -> dict[str, Tensor]:
         """The state by `moment/parameter`, for a checkpoint."""

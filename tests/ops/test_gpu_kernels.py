@@ -101,9 +101,8 @@ def test_adamw_moves_a_weight_and_writes_its_copy(shape: tuple[int, ...], copied
         assert adamw_(ours[0], gradient.cuda(), *ours[1:], *(one.cuda() for one in scalars), update, copy) == copied
         assert ours[0]._version > version
     for one, other in zip(ours, theirs, strict=True):
-        assert torch.allclose(
-            one.cpu().float(), other.float(), rtol=1e-2 if one.dtype == torch.bfloat16 else 0, atol=1e-4
-        )
+        near = 2e-3 * float(other.abs().max()) if one.dtype == torch.bfloat16 else 1e-4
+        assert torch.allclose(one.cpu().float(), other.float(), rtol=4e-3 if one.dtype == torch.bfloat16 else 0, atol=near)
     before = [tensor.clone() for tensor in ours]
     adamw_(ours[0], gradient.cuda(), *ours[1:], torch.tensor(float("nan")).cuda(), scalars[1].cuda(), update, copy)
     assert all(torch.equal(one, other) for one, other in zip(before, ours, strict=True))
