@@ -133,6 +133,8 @@ def test_a_stage_is_given_the_finished_ones_it_takes_and_a_folder_that_exists(wo
         ({"specialise__policy__micro_tokens": 64, "reinforce__policy__micro_tokens": 64, "reward__micro_pairs": 2}, []),
         ({"finetune__repeats": {"everyday": 2}}, NAMES[7:]),
         ({"reward__epochs": 2}, ["reward", "reinforce", "evaluate", "report"]),
+        ({"reward__precision": "bf16"}, ["reward", "reinforce", "evaluate", "report"]),
+        ({"reinforce__policy__precision": "bf16"}, ["reinforce", "evaluate", "report"]),
         ({"reinforce__everyday": 0.5}, ["reinforce", "evaluate", "report"]),
         ({"pretrain__steps": 7}, NAMES[2:]),
         ({"pretrain__batch__rows": 8}, NAMES[2:]),

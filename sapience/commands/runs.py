@@ -24,7 +24,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="Start even where memory or disk look too small.")] = False,
 ) -> None:
     """Make a run, or go on with one: finished stages are skipped, an interrupted one continues where it was."""
-    from sapience.journey import travel
+    from sapience.journey import select_stages, travel
     from sapience.planning.allocator import keep_memory
     from sapience.planning.machine import examine
     from sapience.planning.needs import check_before, needs_of
@@ -35,7 +35,8 @@ def run(
     loaded = load_recipe(recipe, overrides or [])
     folder = directory / loaded.name
     machine = examine(directory)
-    needs = needs_of(loaded, machine.cores)
+    wanted = loaded.model_copy(update={"stages": [stage.name for stage in select_stages(loaded, first, last)]})
+    needs = needs_of(wanted, machine.cores, bool(machine.gpus) and loaded.pretrain.device != "cpu")
     screen.say(needs.sentence())
     if not force:
         check_before(loaded, machine, needs)

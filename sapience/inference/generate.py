@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sapience.model.attention import LatentCache
 from sapience.model.transformer import Transformer
+from sapience.ops.wide_linear import wide_linear
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class _Batch:
             for _ in model.layers
         ]
         self.cosines, self.sines = model.rotary(capacity)
+        self.head_VD = model.head.weight.to(dtype)
 
     def run(
         self, temperature: float, stop_ids: frozenset[int], on_token: Callable[[int, int], None] | None
@@ -104,7 +106,7 @@ class _Batch:
         if len(self.sources_B) > len(self.lengths_B):
             self._select(self.sources_B)
         for step in range(self.limit):
-            drawn_B = self._draw(self.model.logits(last_BD).float(), temperature, step)
+            drawn_B = self._draw(wide_linear(last_BD, self.head_VD).float(), temperature, step)
             keep = []
             for row, (index, token) in enumerate(zip(self.rows, drawn_B, strict=True)):
                 if on_token is not None:

@@ -33,7 +33,7 @@ _METHODS = {"deepseek_v3": ("noaux_tc",), "deepseek_v2": ("greedy", "group_limit
 _AFFINITIES = {"deepseek_v3": "sigmoid", "deepseek_v2": "softmax"}
 _MAY_LACK = {
     "q_lora_rank", "n_group", "topk_group", "num_nextn_predict_layers", "scoring_func", "norm_topk_prob", "rope_theta",
-    "rope_scaling", "rms_norm_eps", "initializer_range", "tie_word_embeddings",
+    "rope_scaling", "rms_norm_eps", "initializer_range", "embedding_range", "tie_word_embeddings",
 }  # fmt: skip
 """Keys of ours that a folder may leave out: null, one group, none, or what the release has. The others shape the network,
 some of them without showing in the shape of any weight."""

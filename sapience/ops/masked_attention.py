@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sapience.ops import blocked_attention
+
 BLOCK = 256
 """Queries of a block. On two CPU cores 128 to 512 differ by a tenth; a row that is no longer than this is not divided."""
 
@@ -64,6 +66,8 @@ def masked_attention(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Atten
 
 def causal_attention(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, scale: float) -> Tensor:
     """softmax(scale q k^T, later keys left out) v, [B,H,T,d]."""
+    if blocked_attention.fits(q_BHTd):
+        return blocked_attention.blocked_attention(q_BHTd, k_BHTd, v_BHTd, scale)
     return _attention(q_BHTd, k_BHTd, v_BHTd, is_causal=True, scale=scale)
 
 

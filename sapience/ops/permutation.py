@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def sum_copies(rows_ND: Tensor, order: ExpertOrder) -> Tensor:
         from sapience.ops import permutation_kernel  # needs triton, which comes with PyTorch's CUDA builds alone
 
         return permutation_kernel.sum_copies(rows_ND, order.inverse_N, order.choices)
+    if rows_ND.dtype == torch.float32:
+        return functional.embedding_bag(order.inverse_N.view(-1, order.choices), rows_ND, mode="sum")
     gathered = rows_ND.index_select(0, order.inverse_N)
     return gathered.view(-1, order.choices, rows_ND.shape[-1]).sum(1)
 

@@ -2,7 +2,7 @@
 
 Rough on purpose: a run of an hour must not be refused for a guess, so only memory and disk are checked, with what is
 certainly needed; the time is said, not enforced. The time rests on one measured rate, of the demo's own kind of model
-on a CPU; a GPU, which takes less, is not estimated.
+on a CPU; how long a GPU takes is not estimated, and what it has to hold is counted as in float32, which is too much.
 """
 
 from __future__ import annotations
@@ -31,26 +31,33 @@ MIB = 1 << 20
 class Needs:
     """Estimates for the stages that the recipe names."""
 
-    minutes: float
-    """On the CPU, with as many cores as were given."""
+    minutes: float | None
+    """On the CPU, with as many cores as were given; None where a GPU trains."""
     memory_bytes: int
     disk_bytes: int
+    gpu_bytes: int = 0
+    """Of the GPU's memory, where one trains."""
 
     def sentence(self) -> str:
         """For the person who starts the run."""
+        if self.minutes is None:
+            return (
+                f"This will take up to {_gib(self.gpu_bytes)} of the GPU's memory, {_gib(self.memory_bytes)} of memory and "
+                f"{_gib(self.disk_bytes)} of disk."
+            )
         return (
             f"This will take about {max(1, round(self.minutes))} minutes here, {_gib(self.memory_bytes)} of memory and "
             f"{_gib(self.disk_bytes)} of disk."
         )
 
 
-def needs_of(recipe: Recipe, cores: int = 2) -> Needs:
-    """Estimate from the recipe alone; works without torch and touches no file."""
+def needs_of(recipe: Recipe, cores: int = 2, gpu: bool = False) -> Needs:
+    """Estimate from the recipe alone; works without torch and touches no file. With `gpu` trainings run on one."""
     stages = set(recipe.stages)
     weights = count_parameters(recipe.model).total
-    memory, disk, seconds = PROCESS_BYTES, 50 * MIB, 10.0
+    base, memory, disk, seconds = PROCESS_BYTES, 0, 50 * MIB, 10.0
     if stages & {"corpus", "tokenizer"}:
-        memory, disk, seconds = CORPUS_BYTES, disk + 300 * MIB, seconds + 60.0
+        base, disk, seconds = CORPUS_BYTES, disk + 300 * MIB, seconds + 60.0
     rate = OPERATIONS_PER_SECOND * min(cores, MOST_CORES) ** CORES_POWER
     if "pretrain" in stages:
         section = recipe.pretrain
@@ -72,7 +79,9 @@ def needs_of(recipe: Recipe, cores: int = 2) -> Needs:
             disk += (kept + 1) * 12 * weights + 4 * weights
     if "evaluate" in stages:
         seconds += 20.0 + 10.0 * len({"pretrain", "extend", "specialise", "finetune", "reinforce"} & stages)
-    return Needs(seconds / 60, int(memory), int(disk))
+    if gpu and memory:
+        return Needs(None, base, int(disk), int(memory))
+    return Needs(seconds / 60, max(base, int(memory)), int(disk))
 
 
 def _post_training_shapes(recipe: Recipe) -> dict[str, tuple[int, int, int]]:
@@ -95,6 +104,12 @@ def _training_bytes(recipe: Recipe, rows: int, length: int) -> int:
 
 def check_before(recipe: Recipe, machine: Machine, need: Needs) -> None:
     """Raises UserError where the machine has less memory or disk than the recipe needs."""
+    largest = max((gpu.memory_bytes for gpu in machine.gpus), default=0)
+    if need.gpu_bytes > largest:
+        raise UserError(
+            f"recipe '{recipe.name}' needs up to {_gib(need.gpu_bytes)} of a GPU's memory, which has {_gib(largest)}: lower "
+            "pretrain.batch.micro_rows or the model's sizes, or start with --force, since this counts float32"
+        )
     if need.memory_bytes > machine.memory_available_bytes:
         raise UserError(
             f"recipe '{recipe.name}' needs about {_gib(need.memory_bytes)} of memory and "

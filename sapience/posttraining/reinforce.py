@@ -28,7 +28,7 @@ from sapience.posttraining.wishes import asked_conversations, right_kind, wish_p
 from sapience.recipe.problem_sets import problem_files_of
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, resolve_model
-from sapience.training.device import choose_device
+from sapience.training.device import choose_device, placed
 from sapience.training.metrics import MetricsLog
 
 TURNS = (
@@ -45,11 +45,11 @@ def run(context: StageContext) -> dict[str, Any]:
     recipe, section, folder = context.recipe, context.recipe.reinforce, context.folder
     policy = section.policy
     begun = beginning(context, section.model, "finetune")
-    tokenizer, device = Tokenizer.load(begun), choose_device(policy.device)
+    tokenizer = Tokenizer.load(begun)
     chat, log = ChatFormat(tokenizer), MetricsLog(folder)
-    model = load_model(begun).to(device)
+    model = placed(load_model(begun), policy)
     problems = recipe.specialise.all_problems() if section.problems.empty else section.problems
-    scores = _reward_model(context, str(device))
+    scores = _reward_model(context)
     everyday = section.everyday if scores is not None else 0.0
     wishes = [wish_prompt(conversation) for conversation in asked_conversations(recipe)]
     pool = ProblemPool(problems, policy.iterations * policy.prompts, recipe.seed, held_out=problem_files_of(recipe))
@@ -59,7 +59,7 @@ def run(context: StageContext) -> dict[str, Any]:
         judge = noting_sandbox(MixedJudge(section, rules, scores, rubric), rules, folder)
         training = GroupPolicyTraining(
             model=model,
-            reference=load_model(begun).to(device) if policy.anchored else None,
+            reference=placed(load_model(begun), policy) if policy.anchored else None,
             chat=chat,
             prompts=asked(pool, policy.prompts, everyday, wishes, recipe.seed),
             judge=judge,
@@ -121,12 +121,13 @@ def asked(
     return prompts
 
 
-def _reward_model(context: StageContext, device: str) -> Scores | None:
-    """The recipe's own reward model, the run's, or none."""
-    named = context.recipe.reinforce.reward_model
+def _reward_model(context: StageContext) -> Scores | None:
+    """The recipe's own reward model, the run's, or none; placed as the policy is."""
+    named, policy = context.recipe.reinforce.reward_model, context.recipe.reinforce.policy
     if named is None and "reward" not in context.inputs:
         return None
     folder = resolve_model(named) if named is not None else context.inputs["reward"] / "model"
-    model = load_reward_model(folder, device)
+    model = load_reward_model(folder, choose_device(policy.device))
+    placed(model.transformer, policy)
     chat = ChatFormat(Tokenizer.load(folder))
     return lambda conversations: model.scores(chat, conversations)

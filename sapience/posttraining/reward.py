@@ -40,7 +40,7 @@ from sapience.problems.everyday import written_pairs
 from sapience.review.queue import ReviewQueue, queue_url
 from sapience.review.records import Comparison, Preference
 from sapience.run import StageContext, resolve_model, write_atomically
-from sapience.training.device import choose_device
+from sapience.training.device import placed
 from sapience.training.metrics import MetricsLog
 
 COLLECTED = "collected.json"
@@ -62,7 +62,7 @@ def run(context: StageContext) -> dict[str, Any]:
     source = resolve_model(section.model) if section.model is not None else context.inputs["finetune"] / "model"
     tokenizer = Tokenizer.load(source)
     chat = ChatFormat(tokenizer)
-    transformer = load_model(source).to(choose_device(section.device))
+    transformer = placed(load_model(source), section)
     collected = _collected(context, transformer, chat)
     longest = min(section.length, transformer.config.max_position_embeddings)
     learned, learned_from = rendered_pairs(chat, collected.pairs.learned, longest)

@@ -91,12 +91,12 @@ class RewardModel(nn.Module):
             self.score_head.weight.copy_(noise)
 
     def forward(self, batch: ScoredBatch) -> Tensor:
-        """Scores [B]."""
+        """Scores [B] in the head's type, however narrow the hidden states are."""
         transformer = self.transformer
         hidden_BTD, _ = transformer.body(batch.tokens_BT, transformer.context(batch))
         rows = torch.arange(hidden_BTD.shape[0], device=hidden_BTD.device)
         last_BD = hidden_BTD[rows, batch.lengths_B - 1]
-        scores_B: Tensor = self.score_head(last_BD).squeeze(1)
+        scores_B: Tensor = self.score_head(last_BD.to(self.score_head.weight.dtype)).squeeze(1)
         if not self.likelihood:
             return scores_B
         answer_BT = batch.labels_BT != IGNORE

@@ -26,7 +26,7 @@ from sapience.recipe.problem_sets import problem_files_of
 from sapience.recipe.specialise import ExpertSection
 from sapience.rewards.rules import RuleJudge
 from sapience.run import StageContext, write_atomically
-from sapience.training.device import choose_device, placed
+from sapience.training.device import placed
 from sapience.training.metrics import MetricsLog
 
 FIGURES = "figures.json"
@@ -74,15 +74,14 @@ def _reinforce(context: StageContext, name: str, expert: ExpertSection, rules: R
     policy, folder = section.policy, context.folder / name
     begun = folder / "supervised" / "model"
     tokenizer = Tokenizer.load(begun)
-    device = choose_device(policy.device)
-    model = load_model(begun).to(device)
+    model = placed(load_model(begun), policy)
     chat, log = ChatFormat(tokenizer), MetricsLog(folder)
     judge = noting_sandbox(right_or_wrong(rules), rules, context.folder)
     held_out_files = problem_files_of(context.recipe)
     pool = ProblemPool(expert.problems, policy.iterations * policy.prompts, seed, held_out=held_out_files)
     training = GroupPolicyTraining(
         model=model,
-        reference=load_model(begun).to(device) if policy.anchored else None,
+        reference=placed(load_model(begun), policy) if policy.anchored else None,
         chat=chat,
         prompts=lambda iteration: pool.prompts(iteration, policy.prompts, section.system_prompt),
         judge=judge,

@@ -5,8 +5,8 @@ from typing import Literal
 from sapience.recipe.section import Section
 
 
-class ComputeSection(Section):
-    """Device, precision and compilation of a training; none changes what is learned beyond rounding."""
+class PlacementSection(Section):
+    """Device and precision of a training; neither changes what is learned beyond rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""
@@ -14,5 +14,10 @@ class ComputeSection(Section):
     """What products are computed in; weights and gradients are float32 always. `auto` is bf16 on a GPU and fp32 on a CPU,
     where bf16 is slower. `fp8` is V3's scheme (section 3.3): faster than bf16 on matrices of thousands of columns, slower on
     small ones; on a CPU it is emulated, slowly."""
+
+
+class ComputeSection(PlacementSection):
+    """Compilation as well: for a training whose batches all have one shape, since layers are compiled for a shape."""
+
     compiled: bool = False
     """Compile the layers (torch.compile): a third faster on a GPU, after half a minute at the beginning."""

@@ -4,13 +4,13 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from sapience.recipe.compute import PlacementSection
 from sapience.recipe.optimization import OptimizerSection
-from sapience.recipe.section import Section
 
 
-class PolicySection(Section):
+class PolicySection(PlacementSection):
     """GRPO (report, section 5.2.2, equations 26-28). V3's own values are not published; defaults are DeepSeekMath's and
-    DeepSeek-R1's where these are."""
+    DeepSeek-R1's where these are. The model that KL is taken from and the reward model that scores are placed alike."""
 
     iterations: PositiveInt = 300
     """Times that answers are drawn, judged and learned from."""
@@ -54,8 +54,6 @@ class PolicySection(Section):
     """How many times, evenly over the iterations and once before the first, held-out problems are answered greedily."""
     validation_problems: PositiveInt = 64
     """Problems of the validation split at each of those moments."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
     checkpoint_every: PositiveInt = 10
     """Iterations between two checkpoints."""
     keep_checkpoints: int = Field(default=2, ge=1)

@@ -1,15 +1,13 @@
 """The reward model: a scalar judge of what rules cannot judge, from the SFT checkpoint (report, section 5.2.1)."""
 
-from typing import Literal
-
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from sapience.recipe.compute import PlacementSection
 from sapience.recipe.optimization import OptimizerSection
 from sapience.recipe.problem_sets import ProblemSetSection
-from sapience.recipe.section import Section
 
 
-class RewardSection(Section):
+class RewardSection(PlacementSection):
     """Preference pairs with reasons, and the model that learns from them."""
 
     model: str | None = None
@@ -51,8 +49,6 @@ class RewardSection(Section):
     """Weight of the answer's mean log-probability (nats per token) in the score, beside the linear head on the last hidden
     state, which is all of V3's. A very small model with few pairs judges better by what fine-tuning has taught it."""
     optimizer: OptimizerSection = OptimizerSection()
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
     log_every: PositiveInt = 5
     """Steps between two lines of metrics."""
     checkpoint_every: PositiveInt = 20

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sapience.recipe.compute import ComputeSection
+from sapience.recipe.compute import ComputeSection, PlacementSection
 from sapience.recipe.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
-def placed(model: Transformer, section: ComputeSection) -> Transformer:
+def placed(model: Transformer, section: PlacementSection) -> Transformer:
     """The model on its device, computing as the section says. Raises UserError for what the device cannot do."""
     device = choose_device(section.device)
     precision = section.precision
@@ -39,7 +39,7 @@ def placed(model: Transformer, section: ComputeSection) -> Transformer:
             "set precision=bf16"
         )
     model = model.to(device).compute_in(precision)
-    if section.compiled:
+    if isinstance(section, ComputeSection) and section.compiled:
         model.compile_layers()
     return model
 

@@ -102,7 +102,9 @@ def test_adamw_moves_a_weight_and_writes_its_copy(shape: tuple[int, ...], copied
         assert ours[0]._version > version
     for one, other in zip(ours, theirs, strict=True):
         near = 2e-3 * float(other.abs().max()) if one.dtype == torch.bfloat16 else 1e-4
-        assert torch.allclose(one.cpu().float(), other.float(), rtol=4e-3 if one.dtype == torch.bfloat16 else 0, atol=near)
+        assert torch.allclose(
+            one.cpu().float(), other.float(), rtol=4e-3 if one.dtype == torch.bfloat16 else 0, atol=near
+        )
     before = [tensor.clone() for tensor in ours]
     adamw_(ours[0], gradient.cuda(), *ours[1:], torch.tensor(float("nan")).cuda(), scalars[1].cuda(), update, copy)
     assert all(torch.equal(one, other) for one, other in zip(before, ours, strict=True))
@@ -118,6 +120,13 @@ def test_sums_of_copies(width: int, dtype: torch.dtype) -> None:
     assert torch.allclose(
         sum_copies(rows, order).double(), exact, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2
     )
+
+
+def test_sums_of_copies_of_very_many_tokens() -> None:
+    """More than a grid may have in its second dimension (65,535)."""
+    order = expert_order(torch.zeros(70_000, 1, dtype=torch.int64, device="cuda"), 1)
+    rows = torch.randn(70_000, 16, device="cuda")
+    assert torch.equal(sum_copies(rows, order), rows)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])

@@ -16,6 +16,8 @@ from sapience.planning.machine import Gpu, examine, memory, usable_cores
 from sapience.planning.needs import check_before, needs_of
 from sapience.recipe import Recipe, UserError
 from sapience.recipe.model import ModelSection
+from sapience.recipe.optimization import BatchSection
+from sapience.recipe.pretrain import PretrainSection
 from sapience.rewards.sandbox import choose_sandbox
 
 
@@ -128,3 +130,21 @@ def test_a_machine_that_is_too_small_is_refused_with_the_figures(tmp_path: Path)
         check_before(recipe, replace(machine, memory_available_bytes=1 << 26), need)
     with pytest.raises(UserError, match=r"disk and 0\.00 GiB is free"):
         check_before(recipe, replace(machine, disk_free_bytes=1 << 20), need)
+
+
+def test_where_a_gpu_trains_its_memory_counts(tmp_path: Path) -> None:
+    recipe = Recipe(pretrain=PretrainSection(length=4096, batch=BatchSection(rows=64, micro_rows=64)))
+    machine = replace(
+        examine(tmp_path),
+        memory_available_bytes=2 << 30,
+        disk_free_bytes=8 << 30,
+        gpus=(Gpu("small", 4 << 30), Gpu("large", 80 << 30)),
+    )
+    assert needs_of(recipe).memory_bytes > 2 << 30
+    need = needs_of(recipe, gpu=True)
+    assert need.minutes is None and "of the GPU's memory" in need.sentence()
+    check_before(recipe, machine, need)
+    with pytest.raises(UserError, match=r"up to .* of a GPU's memory, which has 4\.00 GiB"):
+        check_before(recipe, replace(machine, gpus=machine.gpus[:1]), need)
+    corpus = recipe.model_copy(update={"stages": ["corpus", "tokenizer"]})
+    assert needs_of(corpus, gpu=True) == needs_of(corpus)

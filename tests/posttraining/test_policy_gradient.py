@@ -7,17 +7,19 @@ import pytest
 import torch
 from tiny_models import tiny_config, tiny_model
 
-from sapience.inference.generate import Completion
+from sapience.inference.generate import Completion, generate
+from sapience.model.linear import Precision
 from sapience.ops.cross_entropy import IGNORE
 from sapience.ops.log_probability import linear_log_probability, reference
 from sapience.parallel.executor import PlainLoop
 from sapience.posttraining import policy_batches as batching
 from sapience.posttraining.grpo import PolicyObjective, judge_group
-from sapience.posttraining.policy_batches import PolicyBatch, answer_logprobs, policy_batches
+from sapience.posttraining.policy_batches import PolicyBatch, answer_logprobs, policy_batches, with_tensors
 from sapience.posttraining.policy_gradient import advantages, correction, denominator, k3, surrogate
 from sapience.posttraining.rollouts import Prompt, Reward, Rollout
 from sapience.problems.problem import Problem
 from sapience.recipe.policy import PolicySection
+from sapience.training.device import placed
 
 
 def test_advantages_are_equation_28() -> None:
@@ -61,6 +63,22 @@ def test_log_probabilities_equal_the_reference_in_value_and_gradient() -> None:
         results.append((value.detach(), *torch.autograd.grad((value * slope).sum(), (hidden, head))))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_log_probabilities_of_bfloat16_states_are_not_rounded() -> None:
+    """In value as exact as float32; the head's gradient stays float32, that of the states is in their type."""
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(37, 16, generator=generator).bfloat16().requires_grad_()
+    head = (8 * torch.randn(91, 16, generator=generator)).requires_grad_()
+    labels = torch.randint(91, (37,), generator=generator)
+    wide_hidden, wide_head = (t.detach().bfloat16().double().requires_grad_() for t in (hidden, head))
+    found, exact = linear_log_probability(hidden, head, labels), reference(wide_hidden, wide_head, labels)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(reference(hidden, head, labels), found, rtol=1e-5, atol=1e-5)
+    ours = torch.autograd.grad(found.sum(), (hidden, head))
+    theirs = torch.autograd.grad(exact.sum(), (wide_hidden, wide_head))
+    assert [gradient.dtype for gradient in ours] == [torch.bfloat16, torch.float32]
+    assert all((one - other).norm() < 0.01 * other.norm() for one, other in zip(ours, theirs, strict=True))
 
 
 def rollouts_of(seed: int, groups: int = 3, size: int = 4) -> list[Rollout]:
@@ -193,3 +211,63 @@ def test_neighbours_in_a_row_do_not_see_one_another() -> None:
     after = answer_logprobs(model, PolicyBatch(**{**vars(batch), "tokens_BT": changed}))
     torch.testing.assert_close(after[~third], before[~third], rtol=0, atol=1e-12)
     assert (after[third] != before[third]).any()
+
+
+EVERY_EXPERT = tiny_config(n_group=1, topk_group=1, n_routed_experts=4, num_experts_per_tok=4)
+"""Every token goes to every expert, so that rounding cannot change where."""
+
+
+def step(precision: Precision, away: float) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Figures and gradients of a step; the reference's weights are `away` times larger than the policy's."""
+    section = PolicySection(device="cpu", precision=precision, beta=0.3, mismatch=1e9)
+    model, other = (placed(tiny_model(EVERY_EXPERT), section) for _ in range(2))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1 + away)
+    rollouts = rollouts_of(3, groups=6, size=6)
+    batches = [with_tensors(b, reference_BT=answer_logprobs(other, b)) for b in policy_batches(rollouts, section, 2)]
+    sums = PlainLoop(model, PolicyObjective(section, 0.3)).forward_backward(batches, float(len(rollouts)))
+    assert all(value.dtype == torch.float32 for value in sums.values.values())
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {name: float(value) / len(rollouts) for name, value in sums.values.items()}, gradients
+
+
+def test_a_step_in_bfloat16_is_near_float32_with_wide_gradients() -> None:
+    """1 - 2<x,y>/(x²+y²) of all gradients together."""
+    (exact, wide), (values, narrow) = step("fp32", 0.05), step("bf16", 0.05)
+    assert exact["kl"] > 0.01
+    for name in ("loss", "kl", "mtp_loss"):
+        assert values[name] == pytest.approx(exact[name], rel=0.01) and values[name] != exact[name]
+    assert narrow.keys() == wide.keys() and all(one.dtype == torch.float32 for one in narrow.values())
+    ours, theirs = (torch.cat([g.flatten() for g in all_.values()]).double() for all_ in (narrow, wide))
+    assert float(1 - 2 * (ours * theirs).sum() / (ours.square().sum() + theirs.square().sum())) < 0.02
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])
+def test_a_policy_that_is_still_its_reference_is_no_nat_away(precision: Precision) -> None:
+    assert step(precision, 0.0)[0]["kl"] == 0.0
+
+
+@pytest.mark.parametrize(("precision", "mean"), [("fp32", 1e-5), ("bf16", 0.03)])
+def test_engine_and_trainer_are_as_near_as_the_precision_lets_them(precision: Precision, mean: float) -> None:
+    """The model draws and is asked for the log-probabilities of what it drew, also after its weights have moved."""
+    section = PolicySection(device="cpu", precision=precision)
+    model = placed(tiny_model(EVERY_EXPERT), section)
+    for _ in range(2):
+        prompts = [[number + 3, 9, 5] for number in range(20)]
+        drawn = generate(model, prompts, 12, temperature=1.0, seed=1)
+        rollouts = [
+            Rollout(Prompt((), "x"), prompt, completion, "", Reward(0.0, {}), 0.0)
+            for prompt, completion in zip(prompts, drawn, strict=True)
+        ]
+        apart = torch.cat(
+            [
+                (answer_logprobs(model, b) - b.engine_BT)[b.labels_BT != IGNORE].abs()
+                for b in policy_batches(rollouts, section, 2)
+            ]
+        )
+        assert float(apart.mean()) < mean
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.9)

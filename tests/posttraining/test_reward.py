@@ -30,6 +30,7 @@ from sapience.recipe import Recipe, UserError
 from sapience.review.queue import ReviewQueue, queue_url
 from sapience.review.records import Comparison
 from sapience.run import StageContext
+from sapience.training.device import placed
 
 FAMILIES = {"maxn": 1, "sortn": 1}
 
@@ -131,6 +132,21 @@ def test_the_stage_measures_what_it_held_out_and_keeps_reasons(tuned: Path, tmp_
     assert again == pytest.approx([record["chosen"] for record in scores], abs=1e-5)
     assert figures["steps"] == -(-sum(counted["learned"].values()) // 32) and figures["sandbox"] == ""
     assert json.loads(json.dumps(figures)) == figures
+
+
+def test_the_stage_trains_and_scores_in_the_precision_it_is_given(tuned: Path, tmp_path: Path) -> None:
+    """Held-out scores are those of the saved model in bfloat16, and not quite those in float32."""
+    told = context(tmp_path / "run", tuned, device="cpu", precision="bf16", problem_prompts=0)
+    stage.run(told)
+    held_out = [p for p in read_pairs(told.folder / "pairs.jsonl") if p.test]
+    noted = [record["chosen"] for record in lines(told.folder / "held_out_scores.jsonl")]
+    model = load_reward_model(told.folder / "model")
+    chat = ChatFormat(Tokenizer.load(told.folder / "model"))
+    asked = [p.conversation(p.chosen) for p in held_out]
+    exact = model.scores(chat, asked)
+    placed(model.transformer, told.recipe.reward)
+    assert model.scores(chat, asked) == pytest.approx(noted, abs=1e-5)
+    assert exact != pytest.approx(noted, abs=1e-5) and exact == pytest.approx(noted, abs=0.1)
 
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, name: str, calls: int, module: Any = stage) -> None:

@@ -37,6 +37,7 @@ from sapience.posttraining.reward_model import (
 )
 from sapience.recipe.errors import UserError
 from sapience.recipe.reward import RewardSection
+from sapience.training.device import placed
 from sapience.training.metrics import MetricsLog
 from sapience.training.optimizer import OptimizerSet
 
@@ -161,6 +162,28 @@ def test_loss_and_gradient_equal_a_literal_loop_and_do_not_depend_on_micro_batch
             if wanted is not None:
                 torch.testing.assert_close(parameter.grad, wanted, rtol=1e-6, atol=1e-9, msg=name)
             parameter.grad = None
+
+
+@pytest.mark.parametrize("likelihood", [0.0, 0.7])
+def test_a_step_in_bfloat16_is_near_float32_with_wide_scores_and_gradients(likelihood: float) -> None:
+    """Every token goes to every expert, so that rounding cannot change where; 1 - 2<x,y>/(x²+y²) of all gradients together."""
+    found = []
+    for precision in ("fp32", "bf16"):
+        model = reward_model(n_group=1, topk_group=1, n_routed_experts=4, num_experts_per_tok=4)
+        model.likelihood = likelihood
+        section = RewardSection.model_validate({"device": "cpu", "precision": precision})
+        placed(model.transformer, section)
+        [batch] = pair_batches(random_pairs(24), 24, PAD)
+        assert model(batch).dtype == torch.float32
+        sums = PlainLoop(model.transformer, PreferenceObjective(model, 0.01)).forward_backward([batch], 24)
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        assert all(p.dtype == torch.float32 for p in (*model.parameters(), *gradients.values()))
+        found.append((float(sums.values["loss"]) / 24, gradients))
+    (exact, wide), (near, narrow) = found
+    assert near == pytest.approx(exact, rel=0.01) and near != exact
+    assert narrow.keys() == wide.keys()
+    ours, theirs = (torch.cat([g.flatten() for g in all_.values()]).double() for all_ in (narrow, wide))
+    assert float(1 - 2 * (ours * theirs).sum() / (ours.square().sum() + theirs.square().sum())) < 0.02
 
 
 def test_muon_leaves_the_head_to_adamw() -> None:

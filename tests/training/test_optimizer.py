@@ -89,6 +89,27 @@ def test_adamw_by_hand_decays_matrices_and_not_norms() -> None:
         assert parameter.grad is None
 
 
+@pytest.mark.parametrize("moments", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_embedding_and_head_move_at_rates_of_their_own(name: str, moments: str) -> None:
+    """AdamW's first step is as large as the rate, whatever the gradient."""
+    section = OptimizerSection.model_validate(
+        {"name": name, "moments": moments, "embedding_rate": 20, "head_rate": 0.5, "weight_decay": 0}
+    )
+    model = tiny_model()
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    gradients_for(model, 1)
+    OptimizerSet(model, section).step(0.001)
+    for key, factor in {
+        "embedding.weight": 20,
+        "head.weight": 0.5,
+        "norm.weight": 1,
+        "layers.1.gate.weight_ED": 1,
+    }.items():
+        moved = (model.get_parameter(key) - before[key]).abs().median()
+        assert float(moved) == pytest.approx(0.001 * factor, rel=1e-2), key
+
+
 def test_moments_in_bfloat16_move_the_weights_as_those_in_float32_do() -> None:
     """The first step to the last bits of float32 (moments are rounded after their use), ten steps nearly; half the memory."""
     models = [tiny_model(), tiny_model()]

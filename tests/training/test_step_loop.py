@@ -15,6 +15,7 @@ from sapience.model.transformer import Transformer
 from sapience.ops.cross_entropy import IGNORE
 from sapience.parallel.executor import PlainLoop, Sums
 from sapience.recipe import UserError
+from sapience.training.device import Readout
 from sapience.training.loop import Saving, Training, tail_violations
 from sapience.training.objective import NextTokens
 
@@ -346,3 +347,8 @@ def test_a_resumed_training_refuses_another_stream_than_it_was_trained_on(tmp_pa
     other.source.microbatches = lambda first_row, rows: draw(first_row + 1, rows)  # type: ignore[method-assign]
     with pytest.raises(UserError, match="token stream"):
         other.resume()
+
+
+def test_figures_come_back_unchanged() -> None:
+    figures = torch.tensor(1.5), torch.arange(3)
+    assert all(torch.equal(*pair) for pair in zip(Readout(*figures).wait(), figures, strict=True))
