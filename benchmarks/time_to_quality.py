@@ -123,7 +123,7 @@ class _Unsaved(Training):
 class Trial:
     """A model of a recipe, its data, and a way to train it for so many steps."""
 
-    def __init__(self, recipe: Recipe, folder: Path, is_dense: bool) -> None:
+    def __init__(self, recipe: Recipe, folder: Path, is_dense: bool = False) -> None:
         self.recipe, self.section = recipe, recipe.pretrain
         self.tokenizer = Tokenizer.load(folder)
         shape = dense(recipe.model) if is_dense else recipe.model

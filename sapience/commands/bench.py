@@ -1,12 +1,13 @@
 """Commands that measure speed. Each prints one JSON line for a figure with --json."""
 
 import sys
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from sapience.commands.arguments import AsJson
 from sapience.recipe import UserError
+from sapience.recipe.compute import RecomputedPart
 
 app = typer.Typer()
 bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
@@ -43,6 +44,10 @@ def train(
     rounds: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 5,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile each layer (torch.compile).")] = False,
     balanced: Annotated[bool, typer.Option(help="Give every expert equally many tokens.")] = False,
+    recompute: Annotated[
+        list[str] | None,
+        typer.Option(help="norms or attention_up: what the backward pass computes again; may be repeated."),
+    ] = None,
     served: Annotated[bool, typer.Option("--serve", help="Run a round for each line of standard input.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -57,6 +62,9 @@ def train(
         raise UserError(f"{rows} rows cannot be cut into parts of {micro}: give a --micro that divides --batch")
     if narrow and dtype != "bf16":
         raise UserError("--narrow keeps weights in bfloat16: give --dtype bf16 with it")
+    known = get_args(RecomputedPart)
+    if unknown := sorted(set(recompute or ()) - set(known)):
+        raise UserError(f"--recompute {unknown[0]}: choose from {', '.join(known)}")
     from sapience.planning.parameters import training_operations
     from sapience.serving.printable import json_line
     from sapience.training.bench import Asked, TrainingBench, serve, timed
@@ -75,6 +83,7 @@ def train(
         narrow,
         compiled,
         balanced,
+        tuple(part for part in known if part in (recompute or ())),
     )
     made = TrainingBench(asked)
     if served:

@@ -47,27 +47,47 @@ class LatentAttention(nn.Module):
 
     def queries(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
         """Position-free [B,T,H,nope] and rotated [B,T,H,P] parts of the queries (eqs. 6-9)."""
-        q = self.q_proj(x_BTD) if self.config.q_lora_rank is None else self.q_up(self.q_norm(self.q_down(x_BTD)))
+        return self._queries(self._query(x_BTD), cosines, sines)
+
+    def latents(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised latent [B,T,R] and rotated shared key [B,T,P]: what a cache keeps (eqs. 1, 3)."""
+        return self._latents(self.kv_down(x_BTD), cosines, sines)
+
+    def _query(self, x_BTD: Tensor) -> Tensor:
+        query: Tensor = self.q_proj(x_BTD) if self.config.q_lora_rank is None else self.q_down(x_BTD)
+        return query
+
+    def _queries(self, query: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+        q = query if self.config.q_lora_rank is None else self.q_up(self.q_norm(query))
         q_BTHd = q.unflatten(-1, (self.config.num_attention_heads, -1))
         nope, rope = q_BTHd.split((self.nope, self.rope), dim=-1)
         return nope, rotate(rope, cosines, sines)
 
-    def latents(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised latent [B,T,R] and rotated shared key [B,T,P]: what a cache keeps (eqs. 1, 3)."""
-        latent, rope = self.kv_down(x_BTD).split((self.config.kv_lora_rank, self.rope), dim=-1)
+    def _latents(self, key_value: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+        latent, rope = key_value.split((self.config.kv_lora_rank, self.rope), dim=-1)
         return self.kv_norm(latent), rotate(rope.unsqueeze(-2), cosines, sines).squeeze(-2)
 
-    def forward(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, mask: AttentionMask | None = None) -> Tensor:
-        """Causal attention over x in the expanded form; a mask takes the place of causality."""
+    def compress(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Query latent (the queries themselves where they are not compressed), and key-value latent beside the shared key."""
+        return self._query(x_BTD), self.kv_down(x_BTD)
+
+    def mix(
+        self, query: Tensor, key_value: Tensor, cosines: Tensor, sines: Tensor, mask: AttentionMask | None
+    ) -> Tensor:
+        """From the results of `compress` to every head's mixed values, [B,T,H·d]; a mask takes the place of causality."""
         heads = self.config.num_attention_heads
-        q_nope, q_rope = self.queries(x_BTD, cosines, sines)
-        latent_BTR, k_rope_BTP = self.latents(x_BTD, cosines, sines)
+        q_nope, q_rope = self._queries(query, cosines, sines)
+        latent_BTR, k_rope_BTP = self._latents(key_value, cosines, sines)
         k_nope, v_BTHd = self.kv_up(latent_BTR).unflatten(-1, (heads, -1)).split((self.nope, self.value), dim=-1)
         q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
         k = torch.cat((k_nope, k_rope_BTP.unsqueeze(-2).expand(-1, -1, heads, -1)), dim=-1).transpose(1, 2)
         v = v_BTHd.transpose(1, 2)
         mixed = causal_attention(q, k, v, self.scale) if mask is None else masked_attention(q, k, v, mask, self.scale)
-        merged: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
+        return mixed.transpose(1, 2).flatten(-2)
+
+    def forward(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, mask: AttentionMask | None = None) -> Tensor:
+        """Attention over x in the expanded form."""
+        merged: Tensor = self.out(self.mix(*self.compress(x_BTD), cosines, sines, mask))
         return merged
 
     def absorbed(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, cache: LatentCache, mask_BTS: Tensor) -> Tensor:

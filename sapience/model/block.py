@@ -13,8 +13,10 @@ from sapience.model.attention import LatentAttention
 from sapience.model.feed_forward import Experts, FeedForward
 from sapience.model.gate import Gate, Routing, count_loads, sequence_balance
 from sapience.model.linear import RMSNorm
+from sapience.model.recompute import after_norm, around_attention
 from sapience.ops.masked_attention import AttentionMask
 from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order, sort_weights
+from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
 
 
@@ -50,15 +52,15 @@ class DenseBlock(nn.Module):
         self.attention = LatentAttention(config)
         self.feed_forward_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.feed_forward = FeedForward(config.hidden_size, config.intermediate_size)
+        self.recompute: frozenset[RecomputedPart] = frozenset()
 
     def attend(self, hidden_BTD: Tensor, context: Context) -> Tensor:
         """The residual stream after attention."""
-        mixed: Tensor = self.attention(self.attention_norm(hidden_BTD), context.cosines, context.sines, context.mask)
-        return hidden_BTD + mixed
+        return _attended(self.attention_norm, self.attention, self.recompute, hidden_BTD, context)
 
     def feed(self, hidden_BTD: Tensor) -> Tensor:
         """The residual stream after the feed-forward."""
-        fed: Tensor = self.feed_forward(self.feed_forward_norm(hidden_BTD))
+        fed: Tensor = after_norm(self.feed_forward_norm, self.feed_forward, hidden_BTD, "norms" in self.recompute)
         return hidden_BTD + fed
 
     def forward(self, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:
@@ -82,11 +84,11 @@ class ExpertBlock(nn.Module):
             if config.n_shared_experts
             else None
         )
+        self.recompute: frozenset[RecomputedPart] = frozenset()
 
     def attend(self, hidden_BTD: Tensor, context: Context) -> Tensor:
         """The residual stream after attention."""
-        mixed: Tensor = self.attention(self.attention_norm(hidden_BTD), context.cosines, context.sines, context.mask)
-        return hidden_BTD + mixed
+        return _attended(self.attention_norm, self.attention, self.recompute, hidden_BTD, context)
 
     def normalise(self, hidden_BTD: Tensor) -> Tensor:
         """What gate and experts see: [T, D] with the rows of all sequences one after another."""
@@ -109,7 +111,7 @@ class ExpertBlock(nn.Module):
 
     def combine(self, hidden_BTD: Tensor, x_TD: Tensor, outputs_ND: Tensor, order: ExpertOrder) -> Tensor:
         """The residual stream with the experts' outputs and the shared experts' added."""
-        return self._added(hidden_BTD, x_TD, combine(outputs_ND, order))
+        return hidden_BTD + self._with_shared(x_TD, combine(outputs_ND, order)).view_as(hidden_BTD)
 
     def observe(self, routing: Routing, rows: int, context: Context) -> Router:
         """Load and balance term of this pass."""
@@ -131,12 +133,24 @@ class ExpertBlock(nn.Module):
         return self._routed(hidden_BTD)[0]
 
     def _routed(self, hidden_BTD: Tensor) -> tuple[Tensor, Routing]:
-        x_TD = self.normalise(hidden_BTD)
+        mixed_TD, routing = after_norm(self.normalise, self._mixed, hidden_BTD, "norms" in self.recompute)
+        return hidden_BTD + mixed_TD.view_as(hidden_BTD), routing
+
+    def _mixed(self, x_TD: Tensor) -> tuple[Tensor, Routing]:
+        """What all experts add, and the routing."""
         routing, order = self.route(x_TD)
         mixed_TD = self.experts.of_tokens(x_TD, sort_weights(routing.weights_TK, order), order)
-        return self._added(hidden_BTD, x_TD, mixed_TD), routing
+        return self._with_shared(x_TD, mixed_TD), routing
 
-    def _added(self, hidden_BTD: Tensor, x_TD: Tensor, mixed_TD: Tensor) -> Tensor:
-        if self.shared is not None:
-            mixed_TD = mixed_TD + self.shared(x_TD)
-        return hidden_BTD + mixed_TD.view_as(hidden_BTD)
+    def _with_shared(self, x_TD: Tensor, mixed_TD: Tensor) -> Tensor:
+        return mixed_TD if self.shared is None else mixed_TD + self.shared(x_TD)
+
+
+def _attended(
+    norm: nn.Module, attention: LatentAttention, parts: frozenset[RecomputedPart], hidden_BTD: Tensor, context: Context
+) -> Tensor:
+    compressed = after_norm(norm, attention.compress, hidden_BTD, "norms" in parts)
+    inputs = *compressed, context.cosines, context.sines, context.mask
+    mixed = around_attention(attention.mix, *inputs) if "attention_up" in parts else attention.mix(*inputs)
+    merged: Tensor = attention.out(mixed)
+    return hidden_BTD + merged

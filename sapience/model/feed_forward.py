@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from sapience.model.linear import Copy, Linear
-from sapience.ops.experts import ExpertWeights, routed_experts, sorted_experts, swiglu
+from sapience.ops.experts import ExpertWeights, routed_experts, sorted_experts
 from sapience.ops.fp8_blocks import BLOCK
 from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward
 from sapience.ops.permutation import ExpertOrder
+from sapience.ops.swiglu_linear import swiglu_linear
 from sapience.recipe.model import ModelSection
 
 
@@ -24,8 +25,7 @@ class FeedForward(nn.Module):
         if self.down.copy.precision == "fp8":
             blocks = self.gate_up.copy.blocks, self.down.copy.blocks
             return fp8_feed_forward(x, self.gate_up.weight, self.down.weight, *blocks)
-        y: Tensor = self.down(swiglu(self.gate_up(x)))
-        return y
+        return swiglu_linear(self.gate_up(x), self.down.weight, self.down.matrix)
 
 
 class Experts(nn.Module):

@@ -5,7 +5,7 @@ causal chain: depth k reads depth k-1's hidden state and the embedding of the to
 take the main model's state *after* its final norm, as the public serving stacks do; the report does not say.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from sapience.model.feed_forward import Experts
 from sapience.model.linear import Copy, Linear, Precision, RMSNorm, refresh
 from sapience.model.rope import rotary_table
 from sapience.ops.masked_attention import AttentionMask
+from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
 
 
@@ -103,9 +104,17 @@ class Transformer(nn.Module):
             copy.make(weight, precision)
         return self
 
+    def recompute(self, parts: Iterable[RecomputedPart]) -> None:
+        """Make these parts of every layer again in the backward pass from now on, instead of keeping them."""
+        for block in self._blocks():
+            block.recompute = frozenset(parts)
+
+    def _blocks(self) -> "list[DenseBlock | ExpertBlock]":
+        return [*self.layers, *(module.block for module in self.predictions)]
+
     def compile_layers(self) -> None:
         """Compile every layer for passes that are to be differentiated; others, whose shapes vary, stay as they are."""
-        blocks = [*self.layers, *(module.block for module in self.predictions)]
+        blocks = self._blocks()
         self._compiled = {id(block): torch.compile(block, dynamic=False) for block in blocks}
 
     def _run(self, block: nn.Module, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:

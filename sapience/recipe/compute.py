@@ -2,7 +2,12 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from sapience.recipe.section import Section
+
+RecomputedPart = Literal["norms", "attention_up"]
+"""`norms`: the results of the norms in front of attention and feed-forward. `attention_up`: MLA's queries, keys and values."""
 
 
 class PlacementSection(Section):
@@ -19,5 +24,9 @@ class PlacementSection(Section):
 class ComputeSection(PlacementSection):
     """Compilation as well: for a training whose batches all have one shape, since layers are compiled for a shape."""
 
+    recompute: list[RecomputedPart] = Field(default_factory=list)
+    """Parts of a layer that are computed again in the backward pass instead of being kept: less memory, a little more time.
+    `attention_up` are MLA's queries, keys and values. V3 names both, and SwiGLU (section 3.2.3), whose results are never kept
+    here; compiled layers recompute norms by themselves."""
     compiled: bool = False
     """Compile the layers (torch.compile): a third faster on a GPU, after half a minute at the beginning."""

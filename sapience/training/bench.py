@@ -26,6 +26,7 @@ from sapience.model.gate import Gate, Routing, expert_weights
 from sapience.model.linear import Precision
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
+from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
 from sapience.recipe.optimization import OptimizerSection
 from sapience.training.device import choose_device
@@ -61,6 +62,8 @@ class Asked:
     compiled: bool
     balanced: bool
     """Send every expert the same number of tokens, whatever the gate says."""
+    recompute: tuple[RecomputedPart, ...] = ()
+    """What the backward pass computes again instead of keeping it."""
 
 
 class TrainingBench:
@@ -82,6 +85,7 @@ class TrainingBench:
         if asked.balanced:
             for block in self.model.gates():
                 block.gate.__class__ = _EvenGate
+        self.model.recompute(asked.recompute)
         if asked.compiled:
             self.model.compile_layers()
         self.executor = PlainLoop(self.model, NextTokens(prediction_weight=0.3, alpha=1e-4))
@@ -140,6 +144,7 @@ class TrainingBench:
             for word, on in (("8 bytes", asked.narrow), ("compiled", asked.compiled), ("balanced", asked.balanced))
             if on
         ]
+        marks += [f"{part} recomputed" for part in asked.recompute]
         micro = [f"micro {asked.micro_rows}"] if asked.micro_rows != asked.rows else []
         size = f"{asked.name} {asked.rows} x {asked.length}"
         return " ".join([size, *micro, asked.number, self.device.type, *marks])

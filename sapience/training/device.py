@@ -39,8 +39,10 @@ def placed(model: Transformer, section: PlacementSection) -> Transformer:
             "set precision=bf16"
         )
     model = model.to(device).compute_in(precision)
-    if isinstance(section, ComputeSection) and section.compiled:
-        model.compile_layers()
+    if isinstance(section, ComputeSection):
+        model.recompute(section.recompute)
+        if section.compiled:
+            model.compile_layers()
     return model
 
 

@@ -1,0 +1,79 @@
+"""Does a precision learn as another does? Losses of trainings that differ in it, beside what another seed alone changes.
+
+    python benchmarks/time_to_quality.py prepare corpus.jsonl.zst FOLDER
+    python benchmarks/precision.py train FOLDER recipes/gpu.yaml bf16.json --steps 1000 --set pretrain.precision=bf16
+    python benchmarks/precision.py train FOLDER recipes/gpu.yaml seed.json --steps 1000 --set pretrain.precision=bf16 seed=1
+    python benchmarks/precision.py train FOLDER recipes/gpu.yaml fp8.json --steps 1000 --set pretrain.precision=fp8
+    python benchmarks/precision.py compare bf16.json seed.json fp8.json
+
+All see the same rows in the same order; the seed draws the weights. `compare` prints one JSON line: the relative difference of
+every other training's mean loss from the first one's, over the last tenth of the steps.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from time_to_quality import Trial
+
+from sapience.recipe.loading import load_recipe
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train and write every step's loss."""
+    recipe = load_recipe(Path(args.recipe), args.overrides)
+    trial = Trial(recipe, args.folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        training = trial.training(args.steps, Path(scratch))
+        training.log_every = 1
+        seconds = trial.timed(training)
+        lines = (Path(scratch) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    record = {
+        "tokens": training.counters.tokens,
+        "seconds": round(seconds, 1),
+        "skipped": training.counters.skipped,
+        "overrides": args.overrides,
+    }
+    args.out.write_text(json.dumps(record | {"losses": losses}), encoding="utf-8")
+    print(json.dumps(record | {"last_tenth": last_tenth(losses)}))
+
+
+def last_tenth(losses: list[float]) -> float:
+    """Their mean over the last tenth of the steps."""
+    return statistics.fmean(losses[-max(1, len(losses) // 10) :])
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print how far the others end from the first."""
+    runs: list[dict[str, Any]] = [json.loads(path.read_text(encoding="utf-8")) for path in args.runs]
+    if len({len(run["losses"]) for run in runs}) > 1:
+        raise SystemExit("precision: these trainings have different numbers of steps: give them the same --steps")
+    first = last_tenth(runs[0]["losses"])
+    differences = {path.stem: last_tenth(run["losses"]) / first - 1 for path, run in zip(args.runs, runs, strict=True)}
+    print(json.dumps({"tokens": runs[0]["tokens"], "last_tenth": first, "relative_difference": differences}))
+
+
+def main() -> None:
+    """Parse and go."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    training = commands.add_parser("train", help="train and write the losses")
+    training.add_argument("folder", type=Path)
+    training.add_argument("recipe")
+    training.add_argument("out", type=Path)
+    training.add_argument("--steps", type=int, default=1000)
+    training.add_argument("--set", nargs="*", default=[], dest="overrides", help="dotted.key=value over the recipe")
+    training.set_defaults(run=train)
+    comparing = commands.add_parser("compare", help="relative differences from the first training")
+    comparing.add_argument("runs", type=Path, nargs="+")
+    comparing.set_defaults(run=compare)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
