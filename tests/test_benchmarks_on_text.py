@@ -12,7 +12,8 @@ import zstandard
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TINY = [
-    "model.vocab_size=320", "tokenizer.vocab_size=320", "model.hidden_size=32", "model.intermediate_size=48", "model.moe_intermediate_size=16",
+    "tokenizer.vocab_size=320", "model.vocab_size=320",
+    "model.hidden_size=32", "model.intermediate_size=48", "model.moe_intermediate_size=16",
     "model.num_hidden_layers=2", "model.n_routed_experts=4", "pretrain.length=32", "pretrain.batch.rows=2",
     "pretrain.batch.micro_rows=2", "pretrain.compiled=false", "pretrain.device=cpu",
 ]  # fmt: skip
