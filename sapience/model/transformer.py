@@ -113,14 +113,15 @@ class Transformer(nn.Module):
         return [*self.layers, *(module.block for module in self.predictions)]
 
     def compile_layers(self) -> None:
-        """Compile every layer for passes that are to be differentiated; others, whose shapes vary, stay as they are."""
-        blocks = self._blocks()
-        self._compiled = {id(block): torch.compile(block, dynamic=False) for block in blocks}
+        """Compile layers and final norms for passes that are to be differentiated; others, whose shapes vary, are not."""
+        norms = [module.norm for module in self.predictions if isinstance(module, PredictionModule)]
+        parts: list[nn.Module] = [*self._blocks(), self.norm, *norms]
+        self._compiled = {id(part): torch.compile(part, dynamic=False) for part in parts}
 
-    def _run(self, block: nn.Module, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:
-        run = self._compiled.get(id(block), block) if torch.is_grad_enabled() else block
-        result: tuple[Tensor, Router | None] = run(hidden_BTD, context)
-        return result
+    def _run(self, part: nn.Module, *inputs: Any) -> Any:
+        """The part's result, by its compiled form where there is one and a gradient is wanted."""
+        run = self._compiled.get(id(part), part) if torch.is_grad_enabled() else part
+        return run(*inputs)
 
     def refresh(self) -> None:
         """Make the copies anew of weights that have changed; a pass begins with it."""
@@ -174,7 +175,7 @@ class Transformer(nn.Module):
             hidden_BTD, router = self._run(layer, hidden_BTD, context)
             if router is not None:
                 routers.append(router)
-        return self.norm(hidden_BTD), routers
+        return self._run(self.norm, hidden_BTD), routers
 
     def chain(
         self, hidden_BTD: Tensor, tokens_BT: Tensor, context: Context, shared_frozen: bool = False
@@ -193,7 +194,7 @@ class Transformer(nn.Module):
             embedding = functional.embedding(tokens_BT[:, depth:], vectors).to(self.number)
             shortened = _shorten(context, length)
             state, router = self._run(module.block, module.joined(state[:, :length], embedding), shortened)
-            state = module.norm(state)
+            state = self._run(module.norm, state)
             predictions.append(state)
             if router is not None:
                 routers.append(router)
