@@ -2,7 +2,7 @@
 
 Counted from the recipe for the float32 training of today. Activations are the tensors that autograd holds at the end of
 the forward pass of one micro-batch; what a single op takes for a moment, the allocator's rounding, and the masks of
-rows whose documents do not see one another are not covered.
+rows whose documents do not see one another are not covered, nor what a recipe has recomputed.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def _attention(model: ModelSection) -> int:
 
 
 def _dense_layer(model: ModelSection) -> int:
-    return 2 * (_norm(model.hidden_size) + model.hidden_size) + _attention(model) + 4 * model.intermediate_size
+    return 2 * (_norm(model.hidden_size) + model.hidden_size) + _attention(model) + 2 * model.intermediate_size
 
 
 def _expert_layer(model: ModelSection) -> int:
-    """As a dense layer with the shared experts' inner widths, and what routing keeps: affinities, places, and of every chosen
+    """As a dense layer with the shared experts' gate and up, and what routing keeps: affinities, places, and of every chosen
     expert gate and up; the rest is made again."""
     chosen, width, inner = model.num_experts_per_tok, model.hidden_size, model.moe_intermediate_size
     routing = model.n_routed_experts + 10 * chosen + 3
     routed = chosen * 2 * inner
-    shared = 4 * model.n_shared_experts * inner
+    shared = 2 * model.n_shared_experts * inner
     return 2 * (_norm(width) + width) + _attention(model) + routing + routed + shared
