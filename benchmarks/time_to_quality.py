@@ -159,7 +159,9 @@ class Trial:
         training.run()
         if self.model.embedding.weight.is_cuda:
             torch.cuda.synchronize()
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        training.log.close()
+        return seconds
 
 
 def train(args: argparse.Namespace) -> None:
