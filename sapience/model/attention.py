@@ -85,11 +85,6 @@ class LatentAttention(nn.Module):
         mixed = causal_attention(q, k, v, self.scale) if mask is None else masked_attention(q, k, v, mask, self.scale)
         return mixed.transpose(1, 2).flatten(-2)
 
-    def forward(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, mask: AttentionMask | None = None) -> Tensor:
-        """Attention over x in the expanded form."""
-        merged: Tensor = self.out(self.mix(*self.compress(x_BTD), cosines, sines, mask))
-        return merged
-
     def absorbed(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, cache: LatentCache, mask_BTS: Tensor) -> Tensor:
         """Attention of x over a cache that already holds x's own latents, in the absorbed form.
 

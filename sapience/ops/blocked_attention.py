@@ -45,9 +45,9 @@ def _blocks(q_BHTd: Tensor) -> Iterator[tuple[int, int, int]]:
             yield row, start, min(start + size, length)
 
 
-def _scores(q_HTd: Tensor, k_HTd: Tensor, start: int, end: int, hidden: Tensor) -> Tensor:
-    """Of queries start..end and keys 0..end; minus infinity for later keys."""
-    scores = torch.bmm(q_HTd[:, start:end], k_HTd[:, :end].transpose(1, 2))
+def _scores(block_HTd: Tensor, k_HTd: Tensor, start: int, end: int, hidden: Tensor) -> Tensor:
+    """Of a block of queries, start..end, and keys 0..end; minus infinity for later keys."""
+    scores = torch.bmm(block_HTd, k_HTd[:, :end].transpose(1, 2))
     scores[..., start:].add_(hidden[: end - start, : end - start])
     return scores
 
@@ -64,7 +64,7 @@ def _forward(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, scale: float) -> tu
     sums = q_BHTd.new_empty(rows, heads, length, 1)
     hidden, factor = _hidden(), scale * math.log2(math.e)
     for row, start, end in _blocks(q_BHTd):
-        weights = _scores(q_BHTd[row] * factor, k_BHTd[row], start, end, hidden)
+        weights = _scores(q_BHTd[row, :, start:end] * factor, k_BHTd[row], start, end, hidden)
         highest = weights.amax(-1, keepdim=True)
         weights.sub_(highest).exp2_()
         total = weights.sum(-1, keepdim=True)
@@ -96,7 +96,7 @@ def _backward(
             k_sum.zero_()
             v_sum.zero_()
         slope = slope_BHTd[row, :, start:end]
-        weights = _scores(q_HTd, k_BHTd[row], start, end, hidden).sub_(sums[row, :, start:end]).exp2_()
+        weights = _scores(q_HTd[:, start:end], k_BHTd[row], start, end, hidden).sub_(sums[row, :, start:end]).exp2_()
         v_sum[:, :end].baddbmm_(weights.transpose(1, 2), slope)
         scores = torch.bmm(slope, v_BHTd[row, :, :end].transpose(1, 2))
         scores.sub_(shares[row, :, start:end]).mul_(weights)

@@ -36,7 +36,7 @@ def test_absorbed_attention_is_the_expanded_one(changes: dict[str, Any]) -> None
     with torch.no_grad():
         cache = LatentCache(*attention.latents(x, cosines, sines))
         absorbed = attention.absorbed(x, cosines, sines, cache, causal)
-        expanded = attention(x, cosines, sines)
+        expanded = attention.out(attention.mix(*attention.compress(x), cosines, sines, None))
     assert (absorbed - expanded).abs().max() < 1e-5
 
 
