@@ -9,8 +9,7 @@ would, at a fraction of the cost.
 Not covered: several needles with distractors, or questions that need more than copying.
 """
 
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Protocol
@@ -29,6 +28,8 @@ class Codec(Protocol):
     bos_id: int
 
     def encode(self, text: str) -> list[int]: ...
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
 
     def decode(self, ids: list[int]) -> str: ...
 
@@ -111,44 +112,82 @@ def needle_samples(
     """
     if not any(filler.strip() for filler in fillers):
         raise ValueError("needles need filler text to hide in: the held-out sample is empty")
-    return [
-        needle_sample(tokenizer, fillers, length, depth, Random(f"needle {seed} {length} {depth} {number}"))
+    drafts = [
+        _Draft(tokenizer, fillers, length, depth, Random(f"needle {seed} {length} {depth} {number}"))
         for depth in depths
         for number in range(count)
     ]
+    # All are cut to length at once, so that the tokenizer can use all processors.
+    searches = {index: shortest(length - 1, len(draft.filler)) for index, draft in enumerate(drafts)}
+    sizes = {index: next(search) for index, search in searches.items()}
+    while sizes:
+        texts = tokenizer.encode_batch([drafts[index].text(size) for index, size in sizes.items()])
+        for index, text in zip(list(sizes), texts, strict=True):
+            try:
+                sizes[index] = searches[index].send(len(text))
+            except StopIteration as found:
+                drafts[index].characters = found.value
+                del sizes[index]
+    return [draft.sample(tokenizer) for draft in drafts]
 
 
-def needle_sample(tokenizer: Codec, fillers: Sequence[str], length: int, depth: float, rng: Random) -> NeedleSample:
-    """One sample: the shortest piece of filler that gives `length` tokens or more, less the few that are too
-    many.
+def shortest(least: int, sizes: int) -> Generator[int, int, int]:
+    """The smallest of range(sizes) that gives `least` tokens or more, `sizes` if none does; a coroutine that is told how many
+    tokens each size has that it names. The more characters, the more tokens, about evenly."""
+    below, enough = -1, sizes
+    size = min(4 * least, sizes - 1)
+    tokens = yield size
+    size, step = min(size * least // max(tokens, 1), sizes - 1), 16
+    while below + 1 < enough:
+        tokens = yield size
+        if tokens >= least:
+            enough = size
+        else:
+            below = size
+        if below >= 0 and enough < sizes:
+            size = (below + enough) // 2
+        else:  # away from the only bound there is, faster and faster
+            size = max(size - step, below + 1) if tokens >= least else min(size + step, enough - 1)
+            step *= 4
+    return enough
+
+
+class _Draft:
+    """A sample to be: the shortest piece of filler that gives `length` tokens or more, less the few that are too many.
 
     Those are taken away where they are farthest from the needle: at the start of the text, or right before
     the question.
     """
-    needle = random_needle(rng, "test")
-    question = tokenizer.encode(needle.question)
-    tail = tokenizer.encode(needle.question + needle.answer)
-    same = 0
-    while same < len(question) and question[same] == tail[same]:
-        same += 1
-    least = 1 + len(tail) + len(tokenizer.encode(needle.sentence)) + _LEAST_FILLER
-    if length < least:
-        raise ValueError(f"a needle test of {length} tokens has no room for text around it: take {least} or more")
 
-    filler = _long_filler(fillers, 16 * length, rng)
+    def __init__(self, tokenizer: Codec, fillers: Sequence[str], length: int, depth: float, rng: Random) -> None:
+        self.length, self.depth = length, depth
+        self.needle = random_needle(rng, "test")
+        question = tokenizer.encode(self.needle.question)
+        self.tail = tokenizer.encode(self.needle.question + self.needle.answer)
+        self.same = 0
+        while self.same < len(question) and question[self.same] == self.tail[self.same]:
+            self.same += 1
+        least = 1 + len(self.tail) + len(tokenizer.encode(self.needle.sentence)) + _LEAST_FILLER
+        if length < least:
+            raise ValueError(f"a needle test of {length} tokens has no room for text around it: take {least} or more")
+        self.filler = _long_filler(fillers, 16 * length, rng)
+        self.characters = 0
 
-    def tokens_with(characters: int) -> list[int]:
-        return tokenizer.encode(needle_prompt(filler[:characters], needle, depth) + needle.answer)
+    def text(self, characters: int) -> str:
+        """The whole sample with so much filler."""
+        return needle_prompt(self.filler[:characters], self.needle, self.depth) + self.needle.answer
 
-    characters = bisect_left(range(len(filler)), length - 1, key=lambda size: len(tokens_with(size)))
-    text = tokens_with(characters)
-    excess = 1 + len(text) - length
-    if depth >= 0.5:
-        text = text[excess:]
-    else:
-        end = len(text) - len(tail) - 1  # the line break in front of the question stays
-        text = text[: end - excess] + text[end:]
-    return NeedleSample(length, depth, needle, [tokenizer.bos_id, *text], len(tail) - same)
+    def sample(self, tokenizer: Codec) -> NeedleSample:
+        """Cut to length."""
+        text = tokenizer.encode(self.text(self.characters))
+        excess = 1 + len(text) - self.length
+        if self.depth >= 0.5:
+            text = text[excess:]
+        else:
+            end = len(text) - len(self.tail) - 1  # the line break in front of the question stays
+            text = text[: end - excess] + text[end:]
+        tokens = [tokenizer.bos_id, *text]
+        return NeedleSample(self.length, self.depth, self.needle, tokens, len(self.tail) - self.same)
 
 
 @torch.inference_mode()

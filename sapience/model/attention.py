@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sapience.model.linear import Linear, RMSNorm
 from sapience.model.rope import rotate, softmax_scale
-from sapience.ops.masked_attention import AttentionMask, causal_attention, masked_attention
+from sapience.ops.masked_attention import AttentionMask, PackedDocuments, causal_attention, masked_attention
 from sapience.recipe.model import ModelSection
 
 
@@ -72,7 +72,12 @@ class LatentAttention(nn.Module):
         return self._query(x_BTD), self.kv_down(x_BTD)
 
     def mix(
-        self, query: Tensor, key_value: Tensor, cosines: Tensor, sines: Tensor, mask: AttentionMask | None
+        self,
+        query: Tensor,
+        key_value: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        mask: AttentionMask | PackedDocuments | None,
     ) -> Tensor:
         """From the results of `compress` to every head's mixed values, [B,T,H·d]; a mask takes the place of causality."""
         heads = self.config.num_attention_heads

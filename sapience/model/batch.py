@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sapience.ops.cross_entropy import IGNORE
+from sapience.ops.masked_attention import most_documents
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class Microbatch:
     """int64: place of each token in its own sequence; None where places count from the row's beginning."""
     prefix: bool = False
     """Document 0 of a row is the beginning of all its other documents, which see it and not each other."""
+    most_documents: int = 0
+    """No row holds more; 0 where nobody has counted them. They are counted before a batch goes to a GPU, which need not
+    wait then."""
 
     @property
     def valid_BT(self) -> Tensor:
@@ -32,6 +36,7 @@ class Microbatch:
 
     def to(self, device: torch.device | str) -> "Microbatch":
         """The same on another device. To a GPU from locked memory, so that nobody waits for what runs there."""
+        leaving = torch.device(device).type == "cuda" and not self.documents_BT.is_cuda
         return Microbatch(
             _sent(self.tokens_BT, device),
             _sent(self.labels_BT, device),
@@ -39,6 +44,7 @@ class Microbatch:
             self.isolate,
             None if self.positions_BT is None else _sent(self.positions_BT, device),
             self.prefix,
+            most_documents(self.documents_BT) if self.isolate and leaving else self.most_documents,
         )
 
 

@@ -14,7 +14,7 @@ from sapience.model.feed_forward import Experts, FeedForward
 from sapience.model.gate import Gate, Routing, count_loads, sequence_balance
 from sapience.model.linear import RMSNorm
 from sapience.model.recompute import after_norm, around_attention
-from sapience.ops.masked_attention import AttentionMask
+from sapience.ops.masked_attention import AttentionMask, PackedDocuments
 from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order, sort_weights
 from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
@@ -29,7 +29,7 @@ class Context:
     sines: Tensor
     valid_BT: Tensor | None = None
     """True where there is a token; None where there is no padding."""
-    mask: AttentionMask | None = None
+    mask: AttentionMask | PackedDocuments | None = None
     """None for plain causality."""
 
 

@@ -18,7 +18,7 @@ from sapience.model.block import Context, DenseBlock, ExpertBlock, Router
 from sapience.model.feed_forward import Experts
 from sapience.model.linear import Copy, Linear, Precision, RMSNorm, refresh
 from sapience.model.rope import rotary_table
-from sapience.ops.masked_attention import AttentionMask
+from sapience.ops.masked_attention import AttentionMask, PackedDocuments, most_documents
 from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
 
@@ -156,9 +156,11 @@ class Transformer(nn.Module):
         cosines, sines = self.rotary(length)
         if batch.positions_BT is not None:
             cosines, sines = cosines[batch.positions_BT], sines[batch.positions_BT]
-        mask = None
-        if batch.isolate or batch.prefix:
-            documents = batch.documents_BT
+        mask: AttentionMask | PackedDocuments | None = None
+        documents = batch.documents_BT
+        if batch.isolate and not batch.prefix and documents.is_cuda:
+            mask = PackedDocuments.of(documents, batch.most_documents or most_documents(documents))
+        elif batch.isolate or batch.prefix:
             seen = documents.unsqueeze(2) == documents.unsqueeze(1)
             if batch.prefix:
                 seen = seen | (documents == 0).unsqueeze(1)

@@ -2,9 +2,10 @@
 
 A causal mask hides half of all pairs, one that keeps packed documents apart nearly all of them in a long row; a fused
 kernel that is given a mask computes every pair all the same. On a CPU the queries are taken a block at a time, each with
-the stretch of keys that any of them may see: half a row of 4096 tokens in short documents costs a fifth. Not covered:
-stretches with holes (the prefix that answers share stands at the row's beginning, so the keys between are computed too),
-and kernels of our own on a GPU.
+the stretch of keys that any of them may see: half a row of 4096 tokens in short documents costs a fifth. On a GPU packed
+documents go to its flash attention as sequences of their own, so that no mask is ever written down: at 32,768 tokens it
+would take 2 GiB a layer and row. Not covered: stretches with holes (the prefix that answers share stands at the row's
+beginning, so the keys between are computed too).
 """
 
 from dataclasses import dataclass
@@ -47,8 +48,57 @@ class AttentionMask:
         return AttentionMask(self.allowed_B1TS[..., :length, :length], tuple(b for b in cut if b[0] < b[1]))
 
 
-def masked_attention(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: AttentionMask, scale: float) -> Tensor:
-    """softmax(scale q k^T, hidden pairs left out) v, [B,H,T,d]; the same with blocks as without but for rounding."""
+@dataclass(frozen=True)
+class PackedDocuments:
+    """The mask of documents that stand one after another in each row and do not see each other."""
+
+    ends_BS: Tensor
+    """int32: where in its row each document ends; the row's length where it has fewer than S. Padding is one more document."""
+    length: int
+    """Positions of a row."""
+
+    @staticmethod
+    def of(documents_BT: Tensor, most: int) -> "PackedDocuments":
+        """From the number of each position's document, of which no row holds more than `most`."""
+        rows, length = documents_BT.shape
+        begins = documents_BT[:, 1:] != documents_BT[:, :-1]
+        numbers_BT = functional.pad(begins.cumsum(1), (1, 0))
+        places = torch.arange(1, length + 1, dtype=torch.int32, device=documents_BT.device).expand(rows, -1)
+        ends_BS = torch.zeros(rows, most, dtype=torch.int32, device=documents_BT.device)
+        ends_BS.scatter_reduce_(1, numbers_BT, places, "amax")
+        return PackedDocuments(ends_BS.masked_fill(ends_BS == 0, length), length)
+
+    def first(self, length: int) -> "PackedDocuments":
+        """The mask of the first `length` positions."""
+        return PackedDocuments(self.ends_BS.clamp(max=length), length)
+
+    def bounds(self) -> Tensor:
+        """[B·S+1] int32: where documents begin and end in all rows one after another."""
+        before_B = torch.arange(len(self.ends_BS), dtype=torch.int32, device=self.ends_BS.device) * self.length
+        return functional.pad((self.ends_BS + before_B.unsqueeze(1)).flatten(), (1, 0))
+
+    def allowed(self) -> Tensor:
+        """[B,1,T,T]: True where query t may see key s."""
+        places_T = torch.arange(self.length, device=self.ends_BS.device)
+        numbers_BT = (self.ends_BS.unsqueeze(1) <= places_T.unsqueeze(1)).sum(-1)
+        same = numbers_BT.unsqueeze(2) == numbers_BT.unsqueeze(1)
+        return (same & (places_T <= places_T.unsqueeze(1))).unsqueeze(1)
+
+
+def most_documents(documents_BT: Tensor) -> int:
+    """Of any row, rounded up to a power of two, so that masks have few shapes. Waits for a GPU that holds them."""
+    most = int((documents_BT[:, 1:] != documents_BT[:, :-1]).sum(1).max()) + 1
+    return 1 << (most - 1).bit_length()
+
+
+def masked_attention(
+    q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: AttentionMask | PackedDocuments, scale: float
+) -> Tensor:
+    """softmax(scale q k^T, hidden pairs left out) v, [B,H,T,d]; however it is computed, the same but for rounding."""
+    if isinstance(mask, PackedDocuments):
+        if _fits_flash(q_BHTd):
+            return _flash_attention(q_BHTd, k_BHSd, v_BHSd, mask, scale)
+        return _attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask.allowed(), scale=scale)
     if not mask.blocks:
         return _attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=mask.allowed_B1TS, scale=scale)
     mixed = [
@@ -62,6 +112,23 @@ def masked_attention(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Atten
         for t, t_end, s, s_end in mask.blocks
     ]
     return torch.cat(mixed, dim=2)
+
+
+def _fits_flash(q: Tensor) -> bool:
+    return q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
+
+
+def _flash_attention(q: Tensor, k: Tensor, v: Tensor, mask: PackedDocuments, scale: float) -> Tensor:
+    """PyTorch's for sequences of any lengths in one row; values narrower than keys are filled up."""
+    rows, heads, length, _ = q.shape
+    width = v.shape[-1]
+    filled = functional.pad(v, (0, q.shape[-1] - width))
+    bounds = mask.bounds()
+    flat = [x.transpose(1, 2).reshape(rows * length, heads, -1) for x in (q, k, filled)]
+    mixed: Tensor = torch.ops.aten._flash_attention_forward(
+        *flat, bounds, bounds, length, length, 0.0, True, False, scale=scale
+    )[0]
+    return mixed[..., :width].unflatten(0, (rows, length)).transpose(1, 2)
 
 
 def causal_attention(q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, scale: float) -> Tensor:

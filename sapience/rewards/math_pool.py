@@ -3,7 +3,8 @@
 A worker that spends its processor time is ended by the kernel (see `math_worker`), and the comparison is a `timeout`, on
 a fast machine as on a crowded one. The wall clock is only a guard, many times as long: when it runs out, or a worker is
 lost otherwise, a new worker gets the comparison once more with twice the patience, and after that it is `lost`, which says
-nothing about the answer. Every process is the leader of a group of its own, is killed with it, and always waited for.
+nothing about the answer. Where no worker has ever answered, all would be lost, and that is an error. Every process is the
+leader of a group of its own, is killed with it, and always waited for.
 
 Workers start when the first comparison needs one. Not covered: other machines.
 """
@@ -26,6 +27,7 @@ from queue import SimpleQueue
 from typing import Any, Literal
 
 import sapience
+from sapience.recipe.errors import UserError
 
 OutcomeKind = Literal["same", "different", "timeout", "unreadable", "lost"]
 _START_SECONDS = 120.0
@@ -58,9 +60,10 @@ class MathPool:
         for _ in range(workers):
             self._idle.put(_Worker())
         self._workers = workers
+        self._works = False
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[Outcome]:
-        """One outcome for each (right answer, given answer), in order."""
+        """One outcome for each (right answer, given answer), in order. Raises UserError where no worker can be had."""
         return list(self._threads.map(self._compare, pairs))
 
     def close(self) -> None:
@@ -85,6 +88,12 @@ class MathPool:
                 outcome = worker.compare(pair, self.deadline, 2 * patience)
             elif outcome.kind == "timeout" and outcome.detail == _MEMORY:
                 outcome = worker.compare(pair, self.deadline, patience)  # what earlier comparisons left behind is gone
+            self._works = self._works or outcome.kind != "lost"
+            if not self._works:
+                raise UserError(
+                    f"mathematics cannot be judged here, no process for algebra answers ({outcome.detail}): "
+                    "see that the machine has memory left, and install sapience again"
+                )
             return outcome
         finally:
             self._idle.put(worker)
@@ -122,16 +131,19 @@ class _Worker:
     def _start(self) -> None:
         if self._process is not None:
             return
-        root = str(Path(sapience.__file__).parent.parent)
+        # packages are found where they are found here, wherever a caller has them from
+        places = os.pathsep.join(dict.fromkeys([str(Path(sapience.__file__).parent.parent), *filter(None, sys.path)]))
         # one order of sets and one thread in every worker, so that a comparison costs the same everywhere
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "PYTHONPATH": places}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "sapience.rewards.math_worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
             env=environment, start_new_session=True,
         )  # fmt: skip
-        if self._reply(_START_SECONDS) != {"ready": True}:
-            raise OSError(f"it did not start, status {self.end()}")
+        reply = self._reply(_START_SECONDS)
+        if reply != {"ready": True}:
+            said = (reply or {}).get("failed")
+            raise OSError(f"it did not start, {said or f'status {self.end()}'}")
 
     def _asked(self, job: dict[str, Any], patience: float) -> dict[str, Any] | None:
         assert self._process is not None and self._process.stdin is not None

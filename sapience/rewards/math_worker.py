@@ -29,8 +29,11 @@ def main() -> None:
         os.dup2(quiet, 1)  # what a library prints shall not be taken for an answer
         _limit()
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        from sapience.rewards import math_algebra  # noqa: F401  # loads sympy before the clock of the first pair runs
-
+        try:
+            from sapience.rewards import math_algebra  # noqa: F401  # loads sympy before the clock of the first pair runs
+        except Exception as error:
+            print(json.dumps({"failed": f"{type(error).__name__}: {error}"}), file=answers)
+            return
         print(json.dumps({"ready": True}), file=answers)
         for line in sys.stdin:
             print(json.dumps(_compared(json.loads(line))), file=answers)

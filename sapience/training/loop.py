@@ -114,6 +114,8 @@ class Training:
     _launched: "deque[Launched]" = field(default_factory=deque)
     _settled: float = 0.0
     """When the last step was."""
+    _paces: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=10))
+    """Positions and seconds of the last steps. One alone says little on a GPU: which step waits for which is chance."""
 
     def resume(self) -> int:
         """Take up the newest whole checkpoint, if there is one; returns the finished steps."""
@@ -202,7 +204,8 @@ class Training:
         elapsed = now - max(launched.began, self._settled)
         self._settled = now
         counters.seconds += elapsed
-        rate = launched.places / elapsed
+        self._paces.append((launched.places, elapsed))
+        rate = sum(places for places, _ in self._paces) / sum(seconds for _, seconds in self._paces)
         done = counters.step
         if done % self.log_every == 0 or done in (1, len(self.plan)) or skipped or spike:
             self._write(plan, losses, norm, skipped, spike, rate, loads_LE)

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as JsonTokenizer
 
 from sapience.corpus.pretokenizer import single_pattern
-from sapience.corpus.tokenizer import BOS, EOS, FIM_HOLE, PAD, SPECIAL, TextStream, Tokenizer, train_tokenizer
+from sapience.corpus.tokenizer import (
+    _CHARACTERS_FOR_THREADS,
+    BOS,
+    EOS,
+    FIM_HOLE,
+    PAD,
+    SPECIAL,
+    TextStream,
+    Tokenizer,
+    train_tokenizer,
+)
 from sapience.recipe import UserError
 
 TEXT = (
@@ -36,6 +46,12 @@ def test_same_ids_everywhere_and_back_again(tokenizer: Tokenizer, text: str) -> 
     assert loaded.encode(text, add_special_tokens=False).ids == ids
     assert tokenizer.decode(ids) == text
     assert b"".join(tokenizer.token_bytes(index) for index in ids) == text.encode()
+
+
+def test_many_long_texts_are_encoded_by_threads_in_their_order(tokenizer: Tokenizer) -> None:
+    texts = [TEXT[start:] * (start % 7) for start in range(0, len(TEXT), 2)]
+    assert sum(map(len, texts)) > _CHARACTERS_FOR_THREADS
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
 
 
 def test_tiktoken_encodes_as_rustbpe_does() -> None:

@@ -1,11 +1,16 @@
 """Needles: samples have the exact length and place, and one forward pass says what step-by-step decoding
 would."""
 
+from bisect import bisect_left
+from itertools import accumulate
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_language_model import ByteTokenizer, CopyingModel, TinyLanguageModel
 
-from sapience.evaluation.needles import answer_needles, needle_map, needle_samples
+from sapience.evaluation.needles import answer_needles, needle_map, needle_samples, shortest
 from sapience.problems.lookup import needle_words
 
 FILLERS = [
@@ -31,6 +36,17 @@ def test_samples_have_exact_length_and_hold_needle_and_question(length: int, dep
             depth * (1 - len(needle.sentence) / room), abs=36 / room
         )
         assert tokenizer.decode(sample.tokens[-sample.answer_length :]) == needle.answer
+
+
+@given(st.lists(st.sampled_from([0, 0, 1, 1, 5]), min_size=1, max_size=300), st.integers(1, 700))
+def test_the_shortest_piece_is_found_as_bisection_finds_it(more: list[int], least: int) -> None:
+    tokens = list(accumulate(more))
+    search, asked = shortest(least, len(tokens)), []
+    asked.append(next(search))
+    with pytest.raises(StopIteration) as found:
+        while len(asked) < 40:
+            asked.append(search.send(tokens[asked[-1]]))
+    assert found.value.value == bisect_left(tokens, least)
 
 
 def test_samples_depend_on_the_seed_alone() -> None:

@@ -10,6 +10,7 @@ from sapience.ops import choice
 from sapience.ops.adamw import Update, adamw_
 from sapience.ops.adamw import reference as adamw_reference
 from sapience.ops.cross_entropy import IGNORE, linear_cross_entropy, reference
+from sapience.ops.masked_attention import PackedDocuments, masked_attention, most_documents
 from sapience.ops.permutation import expert_order, sum_copies
 from sapience.ops.wide_linear import reference as wide_reference
 from sapience.ops.wide_linear import wide_linear
@@ -127,6 +128,25 @@ def test_sums_of_copies_of_very_many_tokens() -> None:
     order = expert_order(torch.zeros(70_000, 1, dtype=torch.int64, device="cuda"), 1)
     rows = torch.randn(70_000, 16, device="cuda")
     assert torch.equal(sum_copies(rows, order), rows)
+
+
+@pytest.mark.parametrize("widths", [(64, 64), (192, 128), (24, 16)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_attention_within_packed_documents(widths: tuple[int, int], compiled: bool) -> None:
+    torch.manual_seed(0)
+    numbers = (torch.rand(2, 700, device="cuda") < 0.02).cumsum(1)
+    numbers[:, 600:] = -1
+    mask = PackedDocuments.of(numbers, most_documents(numbers)).first(690)
+    values = [torch.randn(2, 690, 3, w, device="cuda").transpose(1, 2) for w in (widths[0], widths[0], widths[1])]
+    slope = torch.randn(2, 3, 690, widths[1], device="cuda")
+    results = []
+    for dtype in (torch.bfloat16, torch.float64):
+        inputs = [value.bfloat16().to(dtype).requires_grad_() for value in values]
+        op = torch.compile(masked_attention) if compiled and dtype == torch.bfloat16 else masked_attention
+        mixed = op(*inputs, mask, 0.2)
+        results.append([mixed, *torch.autograd.grad(mixed, inputs, slope.to(dtype))])
+    for ours, theirs in zip(*results, strict=True):
+        assert float((ours.double() - theirs).norm() / theirs.norm()) < 1e-2
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])

@@ -1,10 +1,19 @@
 """Attention in blocks of queries against a loop over queries in float64, in value and gradient."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
 
-from sapience.ops.masked_attention import BLOCK, AttentionMask, causal_attention, masked_attention
+from sapience.ops.masked_attention import (
+    BLOCK,
+    AttentionMask,
+    PackedDocuments,
+    causal_attention,
+    masked_attention,
+    most_documents,
+)
 
 
 def by_loop(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float) -> Tensor:
@@ -53,6 +62,28 @@ def test_blocks_compute_the_same(kind: str, block: int) -> None:
         ]
         for mine, expected in zip(*gradients, strict=True):
             torch.testing.assert_close(mine, expected)
+
+
+@pytest.mark.parametrize("kind", ["one", "packed", "padded"])
+def test_packed_documents_are_the_same_mask_without_its_pairs(kind: str) -> None:
+    numbers, allowed = documents(kind, 3, 50), allowed_pairs(kind, 3, 50)
+    most = most_documents(numbers)
+    held = max(len(row.unique()) for row in numbers)
+    assert held <= most < 2 * held
+    mask = PackedDocuments.of(numbers, most)
+    for length in (50, 49, 20, 1):
+        cut = mask.first(length)
+        assert torch.equal(cut.allowed(), allowed[..., :length, :length])
+        begins_and_ends = cut.bounds().tolist()
+        row_ends = {length * (row + 1) for row in range(3)}
+        assert begins_and_ends == sorted(begins_and_ends) and row_ends <= set(begins_and_ends)
+        pieces = [list(range(a, b)) for a, b in pairwise(begins_and_ends) if b > a]
+        flat = numbers[:, :length].flatten()
+        rows = torch.arange(3).repeat_interleave(length)
+        changes = ((flat[1:] != flat[:-1]) | (rows[1:] != rows[:-1])).nonzero().flatten() + 1
+        assert [piece[0] for piece in pieces] == [0, *changes.tolist()]
+    inputs = [torch.randn(3, 2, 50, 8, dtype=torch.float64) for _ in range(3)]
+    torch.testing.assert_close(masked_attention(*inputs, mask, 0.3), by_loop(*inputs, allowed, 0.3))
 
 
 def test_short_documents_leave_most_pairs_out() -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from labelled_answers import labelled_answers, released
 
 from sapience.problems.problem import Problem
+from sapience.recipe.errors import UserError
 from sapience.rewards import math_pool
 from sapience.rewards.math_judge import MathJudge, quick_verdict, unreadable
 from sapience.rewards.math_pool import MathPool
@@ -199,6 +200,17 @@ def test_a_lost_worker_costs_no_verdict(alone: None) -> None:
         (worker,) = children()
         os.kill(worker, signal.SIGKILL)
         assert pool.equal_many([("x+1", "1+x")])[0].kind == "same"
+    assert children() == set()
+
+
+def test_where_no_worker_starts_nothing_is_called_lost(
+    alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a package that only this process knows a place for is found by the workers as well, here one that does not load
+    (tmp_path / "sympy.py").write_text("raise ImportError('another sympy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with MathPool(workers=2) as pool, pytest.raises(UserError, match=r"no process for algebra answers .*another sympy"):
+        pool.equal_many([("x+1", "1+x"), ("x+2", "2+x")])
     assert children() == set()
 
 
