@@ -4,7 +4,7 @@
     python benchmarks/time_to_quality.py train FOLDER recipes/gpu-mini.yaml --seconds 60 [--set pretrain.schedule.peak=4e-3 …]
 
 `prepare` holds out every fiftieth document, learns a tokenizer from the others and encodes them (a JSON object with `text` a
-line; `kind` and `lang` name the groups scored apart). `train` warms up, which compiles, times a few steps, begins anew
+line; `kind` and `lang` name the groups scored apart). `train` warms up, which compiles, times some steps, begins anew
 and trains as many steps as the seconds allow, so that the schedule ends there; compilation and scoring do not count. Every
 document is scored alone behind its bos token, every byte once, in windows of 2048 tokens that do not overlap. Prints one
 JSON line. `--dense` takes the experts away: every layer a dense one as wide as the experts that a token passes through.
@@ -46,8 +46,8 @@ from sapience.training.schedule import plan_steps
 HELD_OUT = 50
 """Every so many-th document, from the first."""
 WINDOW = 2048
-WARM_UP, TIMED = 6, 10
-"""Steps that are not timed, and steps whose time decides how many there will be."""
+WARM_UP, SHORT, LONG = 6, 10, 60
+"""Steps that compile; steps of the two trainings whose difference in time tells what a step takes."""
 
 
 def lines_of(corpus: Path) -> Iterator[dict[str, Any]]:
@@ -163,6 +163,12 @@ class Trial:
         training.log.close()
         return seconds
 
+    def steps_within(self, seconds: float, scratch: Path) -> int:
+        """How many steps a training of so many seconds has, by the time that two short ones take."""
+        short, long = (self.timed(self.training(steps, scratch)) for steps in (SHORT, LONG))
+        pace = max(long - short, 1e-9) / (LONG - SHORT)
+        return max(1, round((seconds - max(short - SHORT * pace, 0.0)) / pace))
+
 
 def train(args: argparse.Namespace) -> None:
     """Train for the seconds and score."""
@@ -170,8 +176,7 @@ def train(args: argparse.Namespace) -> None:
     trial = Trial(recipe, args.folder, args.dense)
     with tempfile.TemporaryDirectory() as scratch:
         trial.timed(trial.training(WARM_UP, Path(scratch)))
-        pace = trial.timed(trial.training(TIMED, Path(scratch))) / TIMED
-        steps = args.steps or max(1, round(args.seconds / pace))
+        steps = args.steps or trial.steps_within(args.seconds, Path(scratch))
         training = trial.training(steps, Path(scratch))
         seconds = trial.timed(training)
     held_out = json.loads((args.folder / "held-out.json").read_text(encoding="utf-8"))

@@ -56,6 +56,24 @@ def test_a_model_is_trained_for_its_steps_and_scored(folder: Path, dense: bool) 
     assert min(bits.values()) < bits["all"] < max(bits.values())
 
 
+def test_seconds_become_as_many_steps_as_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import time_to_quality
+
+    class Clock(time_to_quality.Trial):
+        def __init__(self) -> None:
+            pass
+
+        def training(self, steps: int, scratch: Path) -> int:  # type: ignore[override]
+            return steps
+
+        def timed(self, steps: int) -> float:  # type: ignore[override]
+            return 0.5 + 0.02 * steps
+
+    assert Clock().steps_within(60.5, tmp_path) == 3000
+    assert Clock().steps_within(0.1, tmp_path) == 1
+
+
 def test_the_score_counts_every_byte_once(folder: Path) -> None:
     """Against a sum over single tokens, by a model that gives every token the same probability."""
     sys.path.insert(0, str(BENCHMARKS))

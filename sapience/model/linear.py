@@ -47,6 +47,11 @@ class Copy(nn.Module):
             raise ValueError(f"there are no FP8 blocks in {self.precision}")
         return WeightBlocks(self.elements, self.scales, self.turned, self.turned_scales)
 
+    @property
+    def current(self) -> Tensor | WeightBlocks | None:
+        """What products take in place of the weight; None where that is the weight itself."""
+        return self.narrow if self.elements is None else self.blocks
+
     def make(self, weight: Tensor, precision: Precision) -> None:
         """Copy the weight in this precision, unless that has been done."""
         precision = "bf16" if precision == "fp8" and not self.fp8 else precision

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 _ATTENTION = (
     "aten::_scaled_dot_product_flash_attention", "aten::_scaled_dot_product_efficient_attention",
     "aten::_scaled_dot_product_cudnn_attention", "aten::_scaled_dot_product_flash_attention_for_cpu",
-    "aten::_scaled_dot_product_attention_math", "sapience::blocked_attention",
+    "aten::_scaled_dot_product_attention_math", "aten::_flash_attention_forward", "sapience::blocked_attention",
 )  # fmt: skip
 """What is kept of attention: its backward pass takes its result, and it is not computed twice."""
 

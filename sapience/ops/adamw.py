@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from sapience.ops.fp8_tiles import WeightBlocks
+
 
 @dataclass(frozen=True)
 class Update:
@@ -49,15 +51,21 @@ def adamw_(
     factor: Tensor,
     step: Tensor,
     update: Update,
-    copy: Tensor | None = None,
+    copy: Tensor | WeightBlocks | None = None,
+    planes: int = 1,
 ) -> bool:
-    """The same, by the fastest way there is; True where `copy`, the weight in a narrower type, was written too."""
+    """The same, by the fastest way there is; True where `copy` was written too: the weight in a narrower type, or its FP8
+    blocks, as `quantize_weight` makes them of so many planes."""
     tensors = (weight, gradient, first, second)
     if not weight.is_cuda or not all(tensor.is_contiguous() for tensor in tensors):
         reference(weight, gradient, first, second, factor, step, update)
         return False
-    from sapience.ops.adamw_kernel import adamw_ as kernel  # needs triton, which comes with PyTorch's CUDA builds alone
+    from sapience.ops import adamw_kernel as kernel  # needs triton, which comes with PyTorch's CUDA builds alone
 
-    kernel(weight, gradient, first, second, factor, step, copy, **asdict(update))
+    if isinstance(copy, WeightBlocks):
+        blocks = copy.elements, copy.scales, copy.turned, copy.turned_scales
+        kernel.adamw_blocks_(weight, gradient, first, second, factor, step, blocks, planes, **asdict(update))
+    else:
+        kernel.adamw_(weight, gradient, first, second, factor, step, copy, **asdict(update))
     torch.autograd.graph.increment_version(weight)
     return copy is not None

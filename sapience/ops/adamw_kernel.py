@@ -6,7 +6,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sapience.ops.fp8_tiles_kernel import store_blocks
+
 _BLOCK = 4096
+_STRIP = 16
 
 
 def adamw_(
@@ -48,6 +51,87 @@ def adamw_(
     )
 
 
+def adamw_blocks_(
+    weight: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    factor: Tensor,
+    step: Tensor,
+    blocks: tuple[Tensor, Tensor, Tensor, Tensor],
+    planes: int,
+    *,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> None:
+    """The same where the copy is in FP8: elements, scales, both turned, as `fp8_tiles.quantize_weight` makes them."""
+    rows, columns = weight.shape[-2] // planes, weight.shape[-1]
+    height, width = blocks[0].shape[1:]
+    _adamw_blocks[(width // 128, height // planes // 128, weight.numel() // (rows * columns))](
+        weight,
+        gradient,
+        first,
+        second,
+        factor,
+        step,
+        learning_rate,
+        weight_decay,
+        beta1,
+        beta2,
+        math.log2(beta1) if beta1 else -1e9,
+        math.log2(beta2) if beta2 else -1e9,
+        epsilon,
+        *blocks,
+        rows,
+        columns,
+        height,
+        width,
+        planes,
+        blocks[1].shape[2],
+        blocks[3].shape[2],
+        _STRIP,
+        num_warps=8,
+    )
+
+
+@triton.jit
+def _moved(  # type: ignore[no-untyped-def]
+    weight,
+    gradient,
+    first,
+    second,
+    step,
+    place,
+    inside,
+    shorter,
+    rate,
+    decay,
+    beta1,
+    beta2,
+    log_beta1,
+    log_beta2,
+    epsilon,
+):
+    """The moved weights in float32, zero outside; they and their moments are written."""
+    slope = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32) * shorter
+    mean = tl.load(first + place, mask=inside, other=0.0).to(tl.float32)
+    square = tl.load(second + place, mask=inside, other=0.0).to(tl.float32)
+    mean += (slope - mean) * (1 - beta1)
+    square = square * beta2 + slope * slope * (1 - beta2)
+    done = tl.load(step)
+    first_share = 1 - tl.exp2(done * log_beta1)
+    second_share = 1 - tl.exp2(done * log_beta2)
+    moved = tl.load(weight + place, mask=inside, other=0.0).to(tl.float32) * (1 - rate * decay)
+    moved -= rate * (mean / first_share) / (tl.sqrt(square / second_share) + epsilon)
+    tl.store(first + place, mean.to(first.dtype.element_ty), mask=inside)
+    tl.store(second + place, square.to(second.dtype.element_ty), mask=inside)
+    tl.store(weight + place, moved.to(weight.dtype.element_ty), mask=inside)
+    return moved
+
+
 @triton.jit
 def _adamw(  # type: ignore[no-untyped-def]
     weight,
@@ -72,18 +156,97 @@ def _adamw(  # type: ignore[no-untyped-def]
     if tl.abs(shorter) < float("inf"):
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = place < count
-        slope = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32) * shorter
-        mean = tl.load(first + place, mask=inside, other=0.0).to(tl.float32)
-        square = tl.load(second + place, mask=inside, other=0.0).to(tl.float32)
-        mean += (slope - mean) * (1 - beta1)
-        square = square * beta2 + slope * slope * (1 - beta2)
-        done = tl.load(step)
-        first_share = 1 - tl.exp2(done * log_beta1)
-        second_share = 1 - tl.exp2(done * log_beta2)
-        moved = tl.load(weight + place, mask=inside, other=0.0).to(tl.float32) * (1 - rate * decay)
-        moved -= rate * (mean / first_share) / (tl.sqrt(square / second_share) + epsilon)
-        tl.store(first + place, mean.to(first.dtype.element_ty), mask=inside)
-        tl.store(second + place, square.to(second.dtype.element_ty), mask=inside)
-        tl.store(weight + place, moved.to(weight.dtype.element_ty), mask=inside)
+        moved = _moved(
+            weight,
+            gradient,
+            first,
+            second,
+            step,
+            place,
+            inside,
+            shorter,
+            rate,
+            decay,
+            beta1,
+            beta2,
+            log_beta1,
+            log_beta2,
+            epsilon,
+        )
         if COPIED:
             tl.store(copy + place, moved.to(copy.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _adamw_blocks(  # type: ignore[no-untyped-def]
+    weight,
+    gradient,
+    first,
+    second,
+    factor,
+    step,
+    rate,
+    decay,
+    beta1,
+    beta2,
+    log_beta1,
+    log_beta2,
+    epsilon,
+    elements,
+    scales,
+    turned,
+    turned_scales,
+    rows,
+    columns,
+    height,
+    width,
+    planes,
+    across_scales,
+    down_scales,
+    STRIP: tl.constexpr,
+):
+    """A block of 128 x 128, moved in strips of some rows, since all its numbers at once do not fit into registers; then read
+    once more, out of the caches, and quantized."""
+    shorter = tl.load(factor)
+    if tl.abs(shorter) < float("inf"):
+        across, down, matrix = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+        column = across * 128 + tl.arange(0, 128)
+        start = matrix * rows * columns
+        for strip in range(0, 128, STRIP):
+            row = down * 128 + strip + tl.arange(0, STRIP)
+            inside = (row[:, None] < rows) & (column[None, :] < columns)
+            _moved(
+                weight,
+                gradient,
+                first,
+                second,
+                step,
+                start + row[:, None].to(tl.int64) * columns + column[None, :],
+                inside,
+                shorter,
+                rate,
+                decay,
+                beta1,
+                beta2,
+                log_beta1,
+                log_beta2,
+                epsilon,
+            )
+        tl.debug_barrier()  # what one thread wrote others read
+        store_blocks(
+            weight,
+            elements,
+            scales,
+            turned,
+            turned_scales,
+            across,
+            down,
+            matrix,
+            rows,
+            columns,
+            height,
+            width,
+            planes,
+            across_scales,
+            down_scales,
+        )

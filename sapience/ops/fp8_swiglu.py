@@ -6,7 +6,7 @@ The report's way (section 3.3.3). A row may have a weight, an expert's, that mul
 import torch
 from torch import Tensor
 
-from sapience.ops.fp8_tiles import Tiles, columns_reference, dequantized, rows_reference
+from sapience.ops.fp8_tiles import Tiles, dequantized, rows_reference, turn, turned_reference
 
 
 def reference(products_MF: Tensor, weights_M: Tensor | None) -> tuple[Tiles, Tiles]:
@@ -22,7 +22,7 @@ def gradient_reference(
     products: Tiles, slope_MF: Tensor, weights_M: Tensor | None
 ) -> tuple[Tiles, Tiles, Tiles, Tensor]:
     """From the kept input and the output's gradient [M, F]: the input's gradient in tiles [M, 2F] and [2F, M], the weighted
-    output in tiles [F, M], and the weights' gradient [M]."""
+    output in tiles [F, M], and the weights' gradient [M]. Transposed tiles are made from those along the rows."""
     gate, up = dequantized(products).chunk(2, dim=1)
     slope = slope_MF.float()
     share = gate.sigmoid()
@@ -32,7 +32,8 @@ def gradient_reference(
     if weights_M is not None:
         slope, inner = slope * weights_M.unsqueeze(1), inner * weights_M.unsqueeze(1)
     gradient = torch.cat((slope * up * (share + silu * (1 - share)), slope * silu), dim=1)
-    return rows_reference(gradient), columns_reference(gradient), columns_reference(inner), weights_gradient_M
+    tiles = rows_reference(gradient)
+    return tiles, turned_reference(tiles), turned_reference(rows_reference(inner)), weights_gradient_M
 
 
 def swiglu_tiles(products_MF: Tensor, weights_M: Tensor | None) -> tuple[Tiles, Tiles]:
@@ -53,5 +54,6 @@ def swiglu_gradient_tiles(
         return gradient_reference(products, slope_MF, weights_M)
     from sapience.ops import fp8_swiglu_kernel
 
-    *tiles, parts = fp8_swiglu_kernel.backward(products.elements, products.scales, slope_MF, weights_M)
-    return Tiles(*tiles[:2]), Tiles(*tiles[2:4]), Tiles(*tiles[4:]), parts.sum(0)
+    *made, parts = fp8_swiglu_kernel.backward(products.elements, products.scales, slope_MF, weights_M)
+    gradient, inner = Tiles(*made[:2]), Tiles(*made[2:])
+    return gradient, turn(gradient), turn(inner), parts.sum(0)

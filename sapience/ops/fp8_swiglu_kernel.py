@@ -8,6 +8,8 @@ from torch import Tensor
 from sapience.ops.fp8_tiles_kernel import store_rows
 
 _TYPE = torch.float8_e4m3fn
+_ROWS = 16
+"""Of a program of the gradient."""
 
 
 def _tiles(like: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -38,15 +40,13 @@ def _(products_MF: Tensor, weights_M: Tensor | None) -> tuple[Tensor, Tensor, Te
 @torch.library.custom_op("sapience::fp8_swiglu_gradient", mutates_args=())
 def backward(
     elements: Tensor, scales: Tensor, slope_MF: Tensor, weights_M: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Elements and scales of the gradient [M, 2F], of the same transposed, of the output transposed; parts [F/128, M] of the
-    weights' gradient."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Elements and scales of the gradient [M, 2F] and of the output [M, F]; parts [F/128, M] of the weights' gradient."""
     slope_MF = slope_MF.contiguous()
     rows, width = slope_MF.shape
     made = _gradients(slope_MF)
-    # With 128 registers a thread two programs share a multiprocessor: 1.3 TB/s instead of 1.0, some spilling included.
-    _backward[(3 * width // 128, rows // 128)](
-        elements, scales, slope_MF, weights_M, *made, rows, width, weights_M is not None, num_warps=8, maxnreg=128
+    _backward[(width // 128, rows // _ROWS)](
+        elements, scales, slope_MF, weights_M, *made, rows, width, weights_M is not None, _ROWS, num_warps=4
     )
     return made
 
@@ -54,19 +54,14 @@ def backward(
 @backward.register_fake
 def _(
     elements: Tensor, scales: Tensor, slope_MF: Tensor, weights_M: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return _gradients(slope_MF)
 
 
-def _gradients(slope_MF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _gradients(slope_MF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, width = slope_MF.shape
     parts = torch.empty((width // 128, rows), dtype=torch.float32, device=slope_MF.device)
-    return (
-        *_tiles(slope_MF, rows, 2 * width),
-        *_tiles(slope_MF, 2 * width, rows),
-        *_tiles(slope_MF, width, rows),
-        parts,
-    )
+    return *_tiles(slope_MF, rows, 2 * width), *_tiles(slope_MF, rows, width), parts
 
 
 @triton.jit
@@ -95,47 +90,33 @@ def _backward(  # type: ignore[no-untyped-def]
     weights,
     gradient,
     gradient_scales,
-    turned,
-    turned_scales,
     inner,
     inner_scales,
     parts,
     rows,
     width,
     WEIGHTED: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
-    """One of three results for a tile of 128 x 128, since no more fits into registers: output, gradient of up, of gate.
-
-    The three stand next to each other in the grid, so that what all read is in the second-level cache.
-    """
-    which, across, down = tl.program_id(0) % 3, tl.program_id(0) // 3, tl.program_id(1)
-    row = down * 128 + tl.arange(0, 128)
+    """Rows only, which are turned afterwards: as a tile of 128 x 128 the three results do not fit into registers."""
+    across, down = tl.program_id(0), tl.program_id(1)
+    row = down * ROWS + tl.arange(0, ROWS)
     column = across * 128 + tl.arange(0, 128)
     up_block = across + width // 128
     place = row[:, None].to(tl.int64) * (2 * width) + column[None, :]
-    slope_place = row[:, None].to(tl.int64) * width + column[None, :]
-    gate_scale = tl.load(scales + across.to(tl.int64) * rows + row)[:, None]
-    up_scale = tl.load(scales + up_block.to(tl.int64) * rows + row)[:, None]
-    weight = tl.full((128, 1), 1.0, tl.float32)
+    gate = tl.load(elements + place).to(tl.float32) * tl.load(scales + across.to(tl.int64) * rows + row)[:, None]
+    up = tl.load(elements + place + width).to(tl.float32)
+    up *= tl.load(scales + up_block.to(tl.int64) * rows + row)[:, None]
+    slope = tl.load(slopes + row[:, None].to(tl.int64) * width + column[None, :]).to(tl.float32)
+    share = tl.sigmoid(gate)
+    silu = gate * share
+    result = silu * up
+    tl.store(parts + across.to(tl.int64) * rows + row, tl.sum(result * slope, 1))
     if WEIGHTED:
         weight = tl.load(weights + row)[:, None]
-    if which == 0:
-        gate = tl.load(elements + place).to(tl.float32) * gate_scale
-        result = gate * tl.sigmoid(gate) * (tl.load(elements + place + width).to(tl.float32) * up_scale)
-        slope = tl.load(slopes + slope_place).to(tl.float32)
-        tl.store(parts + across.to(tl.int64) * rows + row, tl.sum(result * slope, 1))
-        store_rows(tl.trans(result * weight), inner, inner_scales, column, down, rows, width, 128)
-    elif which == 1:
-        gate = tl.load(elements + place).to(tl.float32) * gate_scale
-        slope = tl.load(slopes + slope_place).to(tl.float32) * weight
-        result = slope * gate * tl.sigmoid(gate)
-        store_rows(result, gradient, gradient_scales, row, up_block, 2 * width, rows, 128)
-        store_rows(tl.trans(result), turned, turned_scales, column + width, down, rows, 2 * width, 128)
-    else:
-        gate = tl.load(elements + place).to(tl.float32) * gate_scale
-        share = tl.sigmoid(gate)
-        slope = tl.load(slopes + slope_place).to(tl.float32) * weight
-        slope *= tl.load(elements + place + width).to(tl.float32) * up_scale
-        result = slope * (share + gate * share * (1 - share))
-        store_rows(result, gradient, gradient_scales, row, across, 2 * width, rows, 128)
-        store_rows(tl.trans(result), turned, turned_scales, column, down, rows, 2 * width, 128)
+        result *= weight
+        slope *= weight
+    store_rows(result, inner, inner_scales, row, across, width, rows, ROWS)
+    store_rows(slope * silu, gradient, gradient_scales, row, up_block, 2 * width, rows, ROWS)
+    slope *= up * (share + silu * (1 - share))
+    store_rows(slope, gradient, gradient_scales, row, across, 2 * width, rows, ROWS)

@@ -262,10 +262,24 @@ def _gather(elements, scales, chosen, out, out_scales, rows, columns, count):  #
 
 
 @triton.jit
-def _quantize_weight(  # type: ignore[no-untyped-def]
-    weight, elements, scales, turned, turned_scales, rows, columns, height, width, planes, across_scales, down_scales
+def store_blocks(  # type: ignore[no-untyped-def]
+    weight,
+    elements,
+    scales,
+    turned,
+    turned_scales,
+    across,
+    down,
+    matrix,
+    rows,
+    columns,
+    height,
+    width,
+    planes,
+    across_scales,
+    down_scales,
 ):
-    across, down, matrix = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    """The block of 128 x 128 at (down, across) of a matrix among the weight's, quantized, and turned."""
     row = down * 128 + tl.arange(0, 128)
     column = across * 128 + tl.arange(0, 128)
     inside = (row[:, None] < rows) & (column[None, :] < columns)
@@ -282,3 +296,27 @@ def _quantize_weight(  # type: ignore[no-untyped-def]
     store_tile(tl.trans(scaled), turned + start, column, plane_block, height, 128)
     tl.store(scales + (outer * (height // 128) + plane_block) * across_scales + across, scale)
     tl.store(turned_scales + (outer * (width // 128) + across) * down_scales + plane_block, scale)
+
+
+@triton.jit
+def _quantize_weight(  # type: ignore[no-untyped-def]
+    weight, elements, scales, turned, turned_scales, rows, columns, height, width, planes, across_scales, down_scales
+):
+    across, down, matrix = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    store_blocks(
+        weight,
+        elements,
+        scales,
+        turned,
+        turned_scales,
+        across,
+        down,
+        matrix,
+        rows,
+        columns,
+        height,
+        width,
+        planes,
+        across_scales,
+        down_scales,
+    )

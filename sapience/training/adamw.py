@@ -23,7 +23,7 @@ class AdamW(torch.optim.Optimizer):
         epsilon: float,
         copies: Iterable[tuple[Tensor, Copy]] = (),
     ) -> None:
-        """`copies` in bfloat16 are written by the kernel that moves the weight, where there is one."""
+        """`copies` are written by the kernel that moves the weight, where there is one."""
         super().__init__(params, {"lr": 0.0, "betas": betas, "epsilon": epsilon, "weight_decay": 0.0})
         self.copies = {id(weight): copy for weight, copy in copies}
         self.factor: Tensor | None = None
@@ -52,7 +52,8 @@ class AdamW(torch.optim.Optimizer):
             update = Update(group["lr"], beta1, beta2, group["epsilon"], group["weight_decay"])
             assert parameter.grad is not None
             copy = self.copies.get(id(parameter))
-            narrow = None if copy is None else copy.narrow
             moments = state["exp_avg"], state["exp_avg_sq"]
-            if adamw_(parameter, parameter.grad, *moments, factor, count, update, narrow) and copy is not None:
+            if copy is None:
+                adamw_(parameter, parameter.grad, *moments, factor, count, update)
+            elif adamw_(parameter, parameter.grad, *moments, factor, count, update, copy.current, copy.planes):
                 copy.seen = parameter._version

@@ -10,6 +10,7 @@ from sapience.ops import choice
 from sapience.ops.adamw import Update, adamw_
 from sapience.ops.adamw import reference as adamw_reference
 from sapience.ops.cross_entropy import IGNORE, linear_cross_entropy, reference
+from sapience.ops.fp8_tiles import quantize_weight
 from sapience.ops.masked_attention import PackedDocuments, masked_attention, most_documents
 from sapience.ops.permutation import expert_order, sum_copies
 from sapience.ops.wide_linear import reference as wide_reference
@@ -110,6 +111,28 @@ def test_adamw_moves_a_weight_and_writes_its_copy(shape: tuple[int, ...], copied
     adamw_(ours[0], gradient.cuda(), *ours[1:], torch.tensor(float("nan")).cuda(), scalars[1].cuda(), update, copy)
     assert all(torch.equal(one, other) for one, other in zip(before, ours, strict=True))
     assert copy is None or torch.equal(copy, ours[0].bfloat16())
+
+
+@pytest.mark.parametrize(("shape", "planes"), [((384, 256), 1), ((3, 544, 130), 2), ((300, 200), 1)])
+def test_adamw_writes_the_blocks_that_quantizing_would_make(shape: tuple[int, ...], planes: int) -> None:
+    torch.manual_seed(0)
+    plain = [torch.randn(shape, device="cuda"), *torch.zeros(2, *shape, dtype=torch.bfloat16, device="cuda")]
+    plain[0].flatten()[::977] *= 50
+    ours = [tensor.clone() for tensor in plain]
+    stacked = ours[0].view(-1, shape[-2] // planes, shape[-1])
+    blocks = quantize_weight(stacked, planes)
+    update = Update(0.01, 0.9, 0.95, 1e-8, 0.1)
+    for step in (1.0, 2.0):
+        gradient, step_, half = torch.randn(shape, device="cuda"), torch.tensor(step).cuda(), torch.tensor(0.5).cuda()
+        assert not adamw_(plain[0], gradient, *plain[1:], half, step_, update)
+        assert adamw_(ours[0], gradient, *ours[1:], half, step_, update, blocks, planes)
+    nothing = torch.tensor(float("inf")).cuda()
+    adamw_(ours[0], gradient, *ours[1:], nothing, step_, update, blocks, planes)
+    assert all(torch.equal(one, other) for one, other in zip(ours, plain, strict=True))
+    expected = quantize_weight(stacked, planes)
+    for name in ("elements", "scales", "turned", "turned_scales"):
+        made, right = (getattr(one, name).view(torch.uint8) for one in (blocks, expected))
+        assert torch.equal(made, right), name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
