@@ -1,9 +1,8 @@
-"""Batched generation with a latent cache: prefill in the expanded form's place, then one absorbed step per token.
+"""Batched generation with a latent cache: prompts are read, then each row gets a token at a time.
 
-Rows of a batch may have prompts of different lengths: each keeps its own position, and what lies beyond its length is
-masked. A prompt that stands there several times is read once. Finished rows leave the batch, so that a few long answers
-do not hold the rest. Every row has random numbers of its own, so a result does not depend on its neighbours. Paged
-caches, sharing of mere prefixes and speculation are not covered.
+Rows of a batch may have prompts of different lengths. A prompt that stands there several times is read once. Finished rows
+leave the batch, so that a few long answers do not hold the rest. Every row has random numbers of its own, so a result does not
+depend on its neighbours. Sharing of mere prefixes and speculation are not covered.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -12,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sapience.model.attention import LatentCache
+from sapience.inference import native_decoder
+from sapience.inference.decoder import Decoder, LatentDecoder
+from sapience.inference.native_decoder import NativeDecoder
 from sapience.model.transformer import Transformer
-from sapience.ops.wide_linear import wide_linear
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,15 @@ def _row_seed(seed: int, row: int) -> int:
     return (seed * 1_000_003 + row) % 2**64
 
 
+def _decoder(model: Transformer, prompts: Sequence[Sequence[int]], limit: int) -> Decoder:
+    """The fastest there is for the model."""
+    return (NativeDecoder if native_decoder.fits(model) else LatentDecoder)(model, prompts, limit)
+
+
 class _Batch:
     """Rows that are decoded together."""
 
     def __init__(self, model: Transformer, prompts: dict[int, Sequence[int]], limit: int, seed: int) -> None:
-        self.model = model
         self.limit = limit
         self.rows = list(prompts)
         uniforms = [
@@ -77,36 +81,15 @@ class _Batch:
         self.uniforms_BT = torch.stack(uniforms).to(self.device)
         self.tokens: dict[int, list[int]] = {i: [] for i in prompts}
         self.logprobs: dict[int, list[float]] = {i: [] for i in prompts}
-        different = {tuple(prompt): row for row, prompt in enumerate(dict.fromkeys(map(tuple, prompts.values())))}
-        self.sources_B = torch.tensor([different[tuple(prompt)] for prompt in prompts.values()], device=self.device)
-        longest = max(map(len, different))
-        self.lengths_B = torch.tensor([len(prompt) for prompt in different], device=self.device)
-        self.prompts_BT = torch.zeros(len(different), longest, dtype=torch.int64, device=self.device)
-        for row, prompt in enumerate(different):
-            self.prompts_BT[row, : len(prompt)] = torch.tensor(prompt, device=self.device)
-        capacity = longest + limit
-        config, dtype = model.config, model.number
-        self.caches = [
-            LatentCache(
-                torch.zeros(len(different), capacity, config.kv_lora_rank, device=self.device, dtype=dtype),
-                torch.zeros(len(different), capacity, config.qk_rope_head_dim, device=self.device, dtype=dtype),
-            )
-            for _ in model.layers
-        ]
-        self.cosines, self.sines = model.rotary(capacity)
-        self.head_VD = model.head.weight.to(dtype)
+        self.decoder = _decoder(model, list(prompts.values()), limit)
 
     def run(
         self, temperature: float, stop_ids: frozenset[int], on_token: Callable[[int, int], None] | None
     ) -> dict[int, Completion]:
         results: dict[int, Completion] = {}
-        positions_BT = torch.arange(self.prompts_BT.shape[1], device=self.device).expand(self.prompts_BT.shape)
-        hidden_BTD = self._forward(self.prompts_BT, positions_BT)
-        last_BD = hidden_BTD[torch.arange(len(self.lengths_B), device=self.device), self.lengths_B - 1][self.sources_B]
-        if len(self.sources_B) > len(self.lengths_B):
-            self._select(self.sources_B)
+        logits_BV = self.decoder.read()
         for step in range(self.limit):
-            drawn_B = self._draw(wide_linear(last_BD, self.head_VD).float(), temperature, step)
+            drawn_B = self._draw(logits_BV, temperature, step)
             keep = []
             for row, (index, token) in enumerate(zip(self.rows, drawn_B, strict=True)):
                 if on_token is not None:
@@ -120,28 +103,8 @@ class _Batch:
                 break
             if len(keep) < len(self.rows):
                 self._keep(keep)
-            tokens_B1 = torch.tensor([[drawn_B[row]] for row in keep], device=self.device)
-            last_BD = self._forward(tokens_B1, self.lengths_B.unsqueeze(1))[:, 0]
-            self.lengths_B = self.lengths_B + 1
+            logits_BV = self.decoder.step([drawn_B[row] for row in keep])
         return results
-
-    def _forward(self, tokens_BT: Tensor, positions_BT: Tensor) -> Tensor:
-        """Hidden states of new tokens, whose latents are written to the cache at their positions."""
-        cosines, sines = self.cosines[positions_BT], self.sines[positions_BT]
-        reach = int(positions_BT.max()) + 1
-        mask_BTS = torch.arange(reach, device=self.device) <= positions_BT.unsqueeze(-1)
-        rows = torch.arange(tokens_BT.shape[0], device=self.device).unsqueeze(1)
-        hidden_BTD = self.model.embedded(tokens_BT)
-        for layer, cache in zip(self.model.layers, self.caches, strict=True):
-            normed = layer.attention_norm(hidden_BTD)  # type: ignore[operator]
-            latent, rotary = layer.attention.latents(normed, cosines, sines)  # type: ignore[union-attr, operator]
-            cache.latent_BSR[rows, positions_BT] = latent
-            cache.rotary_BSP[rows, positions_BT] = rotary
-            seen = LatentCache(cache.latent_BSR[:, :reach], cache.rotary_BSP[:, :reach])
-            mixed = layer.attention.absorbed(normed, cosines, sines, seen, mask_BTS)  # type: ignore[union-attr, operator]
-            hidden_BTD = layer.feed(hidden_BTD + mixed)  # type: ignore[operator]
-        normalised: Tensor = self.model.norm(hidden_BTD)
-        return normalised
 
     def _draw(self, logits_BV: Tensor, temperature: float, step: int) -> list[int]:
         logprobs_BV = logits_BV.log_softmax(-1)
@@ -163,8 +126,4 @@ class _Batch:
         index_B = torch.tensor(rows, device=self.device)
         self.rows = [self.rows[row] for row in rows]
         self.uniforms_BT = self.uniforms_BT[index_B]
-        self._select(index_B)
-
-    def _select(self, index_B: Tensor) -> None:
-        self.lengths_B = self.lengths_B[index_B]
-        self.caches = [LatentCache(c.latent_BSR[index_B], c.rotary_BSP[index_B]) for c in self.caches]
+        self.decoder.keep(rows)
