@@ -105,6 +105,53 @@ def train(
 @bench.command(
     epilog="""Examples:
 
+    sapience bench generate
+
+    sapience bench generate --config small --dtype bf16 --batch 64
+
+    --serve: see sapience bench train --help."""
+)
+def generate(
+    config: Annotated[
+        str, typer.Option(help="nano, small, v3slice, a recipe (.yaml) or a Hugging Face config (.json).")
+    ] = "nano",
+    dtype: Annotated[Literal["fp32", "bf16", "fp8"], typer.Option(help="What products are computed in.")] = "fp32",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one.")
+    ] = "auto",
+    batch: Annotated[int, typer.Option(help="Prompts that are answered together.", min=1)] = 1,
+    prompt: Annotated[int, typer.Option(help="Tokens of a prompt.", min=1)] = 64,
+    new: Annotated[int, typer.Option(help="Tokens of an answer.", min=1)] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", min=0.0)] = 0.0,
+    rounds: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 5,
+    served: Annotated[bool, typer.Option("--serve", help="Run a round for each line of standard input.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time drawing: prompts read, then a token after the other for each."""
+    from sapience.planning.shapes import find_shape
+
+    shape = find_shape(config)
+    from sapience.inference.bench import AskedDrawing, DrawingBench
+    from sapience.serving.printable import json_line
+    from sapience.training.bench import serve, timed
+
+    made = DrawingBench(AskedDrawing(shape.name, shape.model, dtype, device, batch, prompt, new, temperature))
+    if served:
+        serve(made, sys.stdin, lambda line: print(line, flush=True))
+        return
+    record = timed(made, rounds, lambda ms: None if as_json else print(f"{made.described}: {ms:.1f} ms", flush=True))
+    if as_json:
+        print(json_line(record))
+        return
+    print(
+        f"{record['tokens_per_s']:,.0f} tokens a second ({record['ms_per_step']:.2f} ms a step, "
+        f"{record['prompt_ms']:.1f} ms for the prompts) by {record['decoder']}"
+    )
+
+
+@bench.command(
+    epilog="""Examples:
+
     sapience bench ops
 
     sapience bench ops --config v3slice --dtype fp8"""

@@ -67,6 +67,11 @@ def _decoder(model: Transformer, prompts: Sequence[Sequence[int]], limit: int) -
     return (NativeDecoder if native_decoder.fits(model) else LatentDecoder)(model, prompts, limit)
 
 
+def decoder_name(model: Transformer) -> str:
+    """What draws from the model here: `c++` or `pytorch`."""
+    return "c++" if native_decoder.fits(model) else "pytorch"
+
+
 class _Batch:
     """Rows that are decoded together."""
 

@@ -153,6 +153,8 @@ class NativeDecoder:
 
     def _forward(self, tokens: Tensor, positions: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
         """Logits of the wanted among new tokens, whose latents are written to the cache."""
+        if int(tokens.min()) < 0 or int(tokens.max()) >= self.model.config.vocab_size:
+            raise IndexError(f"token {int(tokens.max())} is none of the model's {self.model.config.vocab_size}")
         positions, rows, wanted = positions.int(), rows.int(), wanted.int()
         logits = torch.empty(len(wanted), self.model.config.vocab_size)
         network = ctypes.byref(self.network)

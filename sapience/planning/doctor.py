@@ -52,6 +52,7 @@ _PROGRAM_USES = {
     "apt-get": "help texts in many languages are not downloaded; the corpus takes its other sources",
     "dpkg-deb": "help texts in many languages are not unpacked; the corpus takes its other sources",
     "cc": "torch.compile is not available; install a C compiler (Debian: apt install gcc)",
+    "c++": "models on a CPU answer several times slower than they could; install g++ (Debian: apt install g++)",
 }
 
 

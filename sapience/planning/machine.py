@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-PROGRAMS = ("git", "make", "cc", "apt-get", "dpkg-deb", "nvidia-smi")
+PROGRAMS = ("git", "make", "cc", "c++", "apt-get", "dpkg-deb", "nvidia-smi")
 _UNLIMITED = 1 << 60
 """Version 1 of control groups writes a number near 2^63 where there is no limit."""
 

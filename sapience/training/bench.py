@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -138,6 +138,7 @@ class TrainingBench:
 
     @property
     def described(self) -> str:
+        """In a few words."""
         asked = self.asked
         marks = [
             word
@@ -212,7 +213,21 @@ def ceiling_gflops(number: torch.dtype, device: torch.device) -> float:
     return 2 * size**3 / statistics.median(seconds(times) for _ in range(5)) / 1e9
 
 
-def timed(bench: TrainingBench, rounds: int, on_round: Callable[[float], None]) -> dict[str, Any]:
+class Bench(Protocol):
+    """What can be timed in rounds."""
+
+    @property
+    def described(self) -> str:
+        """In a few words."""
+
+    def round_ms(self) -> float:
+        """Run a round: its milliseconds."""
+
+    def record(self, rounds_ms: list[float]) -> dict[str, Any]:
+        """All figures, of the rounds' median."""
+
+
+def timed(bench: Bench, rounds: int, on_round: Callable[[float], None]) -> dict[str, Any]:
     """The record after `rounds` rounds."""
     measured = []
     for _ in range(rounds):
@@ -221,7 +236,7 @@ def timed(bench: TrainingBench, rounds: int, on_round: Callable[[float], None]) 
     return bench.record(measured)
 
 
-def serve(bench: TrainingBench, lines: Iterable[str], say: Callable[[str], None]) -> None:
+def serve(bench: Bench, lines: Iterable[str], say: Callable[[str], None]) -> None:
     """Run a round for every line until `quit`, so that several systems can be timed in turn on one machine.
 
     Says READY first, `{"round_ms": X}` for each round, and the record at the end.

@@ -153,6 +153,12 @@ def test_weights_that_moved_are_seen() -> None:
     assert torch.allclose(after, LatentDecoder(model, [[3, 4]], 1).read(), atol=1e-4)
 
 
+@pytest.mark.parametrize("token", [-1, 61])
+def test_a_token_that_the_model_does_not_have_is_an_error(token: int) -> None:
+    with pytest.raises(IndexError, match="none of the model's 61"):
+        generate(tiny_model(), [[3, token]], 2)
+
+
 PROGRAM = """
 import sys; sys.path.insert(0, {tests!r})
 import torch

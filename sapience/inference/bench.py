@@ -1,0 +1,91 @@
+"""How fast a model draws here: prompts read and answers drawn to their limit, timed in rounds."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sapience.inference.generate import Completion, decoder_name, generate
+from sapience.model.linear import Precision
+from sapience.model.transformer import Transformer
+from sapience.recipe.model import ModelSection
+from sapience.training.device import choose_device
+
+
+@dataclass(frozen=True)
+class AskedDrawing:
+    """What is to be timed; the command's options."""
+
+    name: str
+    model: ModelSection
+    number: Precision
+    device: str
+    batch: int
+    """Prompts that are answered together."""
+    prompt: int
+    """Tokens of a prompt."""
+    new: int
+    """Tokens of an answer; nothing ends it before."""
+    temperature: float
+
+
+def drawn_prompts(vocabulary: int, batch: int, length: int) -> list[list[int]]:
+    """Random tokens, different in every row, the same in every call."""
+    generator = torch.Generator().manual_seed(0)
+    rows: list[list[int]] = torch.randint(2, vocabulary, (batch, length), generator=generator).tolist()
+    return rows
+
+
+class DrawingBench:
+    """A model of random weights, warmed up and ready to draw."""
+
+    def __init__(self, asked: AskedDrawing) -> None:
+        self.asked = asked
+        self.device = choose_device(asked.device)
+        self.model = Transformer(asked.model).initialize(0).to(self.device).compute_in(asked.number)
+        self.prompts = drawn_prompts(asked.model.vocab_size, asked.batch, asked.prompt)
+        self.prompt_ms: list[float] = []
+        """Milliseconds until the first tokens, of each round."""
+        self._draw(min(asked.new, 8))
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    @property
+    def described(self) -> str:
+        """In a few words."""
+        asked = self.asked
+        how = "greedy" if asked.temperature == 0 else f"temperature {asked.temperature:g}"
+        size = f"{asked.name} batch {asked.batch} prompt {asked.prompt} new {asked.new}"
+        return f"{size} {how} {asked.number} {self.device.type}"
+
+    def round_ms(self) -> float:
+        """Milliseconds of all answers, reading the prompts included."""
+        began = time.perf_counter()
+        self._draw(1)
+        self.prompt_ms.append(1e3 * (time.perf_counter() - began))
+        began = time.perf_counter()
+        self._draw(self.asked.new)
+        return 1e3 * (time.perf_counter() - began)
+
+    def record(self, rounds_ms: list[float]) -> dict[str, Any]:
+        """All figures, of the rounds' median."""
+        asked, ms, prompt_ms = self.asked, statistics.median(rounds_ms), statistics.median(self.prompt_ms)
+        cuda = self.device.type == "cuda"
+        return {
+            "what": "generate", "system": "sapience", "config": self.described,
+            "tokens_per_s": round(1e3 * asked.batch * asked.new / ms, 1),
+            "ms_per_step": round((ms - prompt_ms) / max(asked.new - 1, 1), 3), "prompt_ms": round(prompt_ms, 2),
+            "rounds_ms": [round(one, 2) for one in rounds_ms],
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "peak_gpu_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if cuda else None,
+            "decoder": decoder_name(self.model), "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if cuda else "cpu", "threads": torch.get_num_threads(),
+        }  # fmt: skip
+
+    def _draw(self, new: int) -> list[Completion]:
+        return generate(self.model, self.prompts, new, temperature=self.asked.temperature, batch_size=self.asked.batch)
