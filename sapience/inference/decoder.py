@@ -10,6 +10,9 @@ from sapience.model.attention import LatentCache
 from sapience.model.transformer import Transformer
 from sapience.ops.wide_linear import wide_linear
 
+SCORES_AT_ONCE = 1 << 28
+"""Attention scores that are held at a time while prompts are read, a gigabyte in float32: what is longer is read in pieces."""
+
 
 class Decoder(Protocol):
     """Rows that are decoded together, each with its latents. A prompt that stands there several times is read once."""
@@ -52,9 +55,18 @@ class LatentDecoder:
 
     def read(self) -> Tensor:
         """See Decoder."""
-        positions_BT = torch.arange(self.prompts_BT.shape[1], device=self.device).expand(self.prompts_BT.shape)
-        hidden_BTD = self._forward(self.prompts_BT, positions_BT)
-        last_BD = hidden_BTD[torch.arange(len(self.lengths_B), device=self.device), self.lengths_B - 1][self.sources_B]
+        rows, length = self.prompts_BT.shape
+        positions_BT = torch.arange(length, device=self.device).expand(rows, length)
+        at_once = max(1, SCORES_AT_ONCE // (rows * self.model.config.num_attention_heads * length))
+        last_BD = torch.empty(rows, self.model.config.hidden_size, device=self.device, dtype=self.model.number)
+        for start in range(0, length, at_once):
+            piece = slice(start, start + at_once)
+            hidden_BTD = self._forward(self.prompts_BT[:, piece], positions_BT[:, piece])
+            place_B = self.lengths_B - 1 - start
+            here_B1 = ((place_B >= 0) & (place_B < hidden_BTD.shape[1])).unsqueeze(1)
+            place_B = place_B.clamp(0, hidden_BTD.shape[1] - 1)
+            last_BD = torch.where(here_B1, hidden_BTD[torch.arange(rows, device=self.device), place_B], last_BD)
+        last_BD = last_BD[self.sources_B]
         if len(self.sources_B) > len(self.lengths_B):
             self._select(self.sources_B)
         return self._logits(last_BD)

@@ -10,6 +10,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
 
 extern "C" int omp_get_thread_num();
 
@@ -75,30 +78,64 @@ static inline Four totals(Vector a, Vector b, Vector c, Vector d) {
 
 static inline float total(Vector v) { return totals(v, v, v, v)[0]; }
 
+// a b + c. Which products are rounded is said here, once: left to the compiler, it differs from one size of tile to another.
+static inline Vector fused(Vector a, Vector b, Vector c) {
+#if defined(__AVX512F__)
+    return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (Vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+static inline float fused(float a, float b, float c) {
+#ifdef __FMA__
+    return std::fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+// Loaded into a register once; the compiler would load it again for every product.
+static inline Vector held(Vector v) {
+#ifdef __AVX__
+    asm("" : "+v"(v));
+#endif
+    return v;
+}
+
 // y[b, n] = w[n, :] x[b, :] for N rows of w and B of x. With FETCH the rows of w behind these are on their way meanwhile.
 template <int N, int B, bool FETCH = false>
 static inline void tile(const float *w, const float *x, float *y, int width, int64_t x_stride, int64_t y_stride) {
-    Vector sums[N][B] = {};
+    Vector sums[N][B], left[N];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; n++)
+#pragma GCC unroll 8
+        for (int b = 0; b < B; b++) sums[n][b] = Vector{};
     int k = 0;
     for (; k + LANES <= width; k += LANES) {
-        Vector left[N];
+#pragma GCC unroll 8
         for (int n = 0; n < N; n++) {
-            left[n] = *(const Vector *)(w + (int64_t)n * width + k);
+            left[n] = held(*(const Vector *)(w + (int64_t)n * width + k));
             if (FETCH) __builtin_prefetch(w + (int64_t)(n + N) * width + k);
         }
+#pragma GCC unroll 8
         for (int b = 0; b < B; b++) {
-            Vector right = *(const Vector *)(x + b * x_stride + k);
-            for (int n = 0; n < N; n++) sums[n][b] += left[n] * right;
+            Vector right = held(*(const Vector *)(x + b * x_stride + k));
+#pragma GCC unroll 8
+            for (int n = 0; n < N; n++) sums[n][b] = fused(left[n], right, sums[n][b]);
         }
     }
+#pragma GCC unroll 8
     for (int b = 0; b < B; b++) {
         float sum[N];
-        if (N == 4)
-            *(Four *)sum = totals(sums[0][b], sums[1 % N][b], sums[2 % N][b], sums[3 % N][b]);
+        if constexpr (N == 4)
+            *(Four *)sum = totals(sums[0][b], sums[1][b], sums[2][b], sums[3][b]);
         else
-            for (int n = 0; n < N; n++) sum[n] = total(sums[n][b]);
+            sum[0] = total(sums[0][b]);
         for (int n = 0; n < N; n++) {
-            for (int i = k; i < width; i++) sum[n] += w[(int64_t)n * width + i] * x[b * x_stride + i];
+            for (int i = k; i < width; i++) sum[n] = fused(w[(int64_t)n * width + i], x[b * x_stride + i], sum[n]);
             y[b * y_stride + n] = sum[n];
         }
     }
@@ -110,7 +147,7 @@ static inline void mix_block(const float *rows, const float *factor, float *y, i
     Vector sums[N];
     for (int j = 0; j < N; j++) sums[j] = more ? *(const Vector *)(y + j * LANES) : Vector{};
     for (int i = 0; i < count; i++)
-        for (int j = 0; j < N; j++) sums[j] += factor[i] * *(const Vector *)(rows + i * stride + j * LANES);
+        for (int j = 0; j < N; j++) sums[j] = fused(Vector{} + factor[i], *(const Vector *)(rows + i * stride + j * LANES), sums[j]);
     for (int j = 0; j < N; j++) *(Vector *)(y + j * LANES) = sums[j];
 }
 
@@ -120,7 +157,7 @@ static void mix(const float *rows, const float *factor, float *y, int count, int
     for (; c + LANES <= columns; c += LANES) mix_block<1>(rows + c, factor, y + c, count, stride, more);
     for (; c < columns; c++) {
         float sum = more ? y[c] : 0;
-        for (int i = 0; i < count; i++) sum += factor[i] * rows[i * stride + c];
+        for (int i = 0; i < count; i++) sum = fused(factor[i], rows[i * stride + c], sum);
         y[c] = sum;
     }
 }
@@ -173,12 +210,12 @@ static inline Vector exponential(Vector x) {
     Vector whole = __builtin_convertvector(__builtin_convertvector(x + away, Words), Vector);
     Vector rest = x - whole;
     Vector p = Vector{} + 1.535336188319500e-4f;
-    p = p * rest + 1.339887440266574e-3f;
-    p = p * rest + 9.618437357674640e-3f;
-    p = p * rest + 5.550332471162809e-2f;
-    p = p * rest + 2.402264791363012e-1f;
-    p = p * rest + 6.931472028550421e-1f;
-    p = p * rest + 1.0f;
+    p = fused(p, rest, Vector{} + 1.339887440266574e-3f);
+    p = fused(p, rest, Vector{} + 9.618437357674640e-3f);
+    p = fused(p, rest, Vector{} + 5.550332471162809e-2f);
+    p = fused(p, rest, Vector{} + 2.402264791363012e-1f);
+    p = fused(p, rest, Vector{} + 6.931472028550421e-1f);
+    p = fused(p, rest, Vector{} + 1.0f);
     Words bits = (__builtin_convertvector(whole, Words) + 127) << 23;
     return p * (Vector)bits;
 }

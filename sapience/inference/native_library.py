@@ -18,7 +18,9 @@ from pathlib import Path
 import torch
 
 SOURCE = Path(__file__).with_name("forward.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
+FLAGS = (
+    "-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC",
+)  # fmt: skip
 _SECONDS = 120.0
 _log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def native_library() -> ctypes.CDLL | None:
 def _reason(error: Exception) -> str:
     said = getattr(error, "stderr", None)
     lines = said.decode("utf-8", "replace").strip().splitlines() if said else []
-    return lines[-1] if lines else str(error)
+    return next((line for line in lines if "error" in line), lines[-1] if lines else str(error))
 
 
 def _library() -> ctypes.CDLL:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from tiny_models import tiny_config, tiny_model
 
+from sapience.inference import decoder
+from sapience.inference.decoder import LatentDecoder
 from sapience.inference.generate import Completion, generate
 from sapience.model.attention import LatentCache
 from sapience.model.transformer import Transformer
@@ -58,6 +60,21 @@ def test_token_by_token_is_the_full_forward_pass(changes: dict[str, Any]) -> Non
         tokens, logprobs = greedy_by_full_passes(model, prompt, 12)
         assert completion.tokens == tokens and not completion.finished
         assert completion.logprobs == pytest.approx(logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("scores", [1, 300, 400])
+def test_long_prompts_are_read_in_pieces(scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(dtype=torch.float64)
+    prompts = [*PROMPTS, [7] * 20, PROMPTS[1]]
+    whole = LatentDecoder(model, prompts, 2).read()
+    monkeypatch.setattr(decoder, "SCORES_AT_ONCE", scores)
+    pieces = LatentDecoder(model, prompts, 2)
+    assert torch.allclose(pieces.read(), whole, atol=1e-6)
+    following = list(range(len(prompts)))
+    unpieced = LatentDecoder(model, prompts, 2)
+    monkeypatch.undo()
+    unpieced.read()
+    assert torch.allclose(pieces.step(following), unpieced.step(following), atol=1e-6)
 
 
 def stops_of(completions: list[Completion]) -> set[int]:
