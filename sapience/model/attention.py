@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sapience.model.linear import Linear, RMSNorm
-from sapience.model.rope import rotate, softmax_scale
+from sapience.model.rope import softmax_scale
+from sapience.ops.fp8_heads import fp8_keys_values, fp8_queries
 from sapience.ops.masked_attention import AttentionMask, PackedDocuments, causal_attention, masked_attention
+from sapience.ops.rotary import rotate
 from sapience.recipe.model import ModelSection
 
 
@@ -80,15 +82,26 @@ class LatentAttention(nn.Module):
         mask: AttentionMask | PackedDocuments | None,
     ) -> Tensor:
         """From the results of `compress` to every head's mixed values, [B,T,H·d]; a mask takes the place of causality."""
-        heads = self.config.num_attention_heads
-        q_nope, q_rope = self._queries(query, cosines, sines)
-        latent_BTR, k_rope_BTP = self._latents(key_value, cosines, sines)
-        k_nope, v_BTHd = self.kv_up(latent_BTR).unflatten(-1, (heads, -1)).split((self.nope, self.value), dim=-1)
-        q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
-        k = torch.cat((k_nope, k_rope_BTP.unsqueeze(-2).expand(-1, -1, heads, -1)), dim=-1).transpose(1, 2)
-        v = v_BTHd.transpose(1, 2)
+        q, (k, v) = self._joined_queries(query, cosines, sines), self._keys_values(key_value, cosines, sines)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         mixed = causal_attention(q, k, v, self.scale) if mask is None else masked_attention(q, k, v, mask, self.scale)
         return mixed.transpose(1, 2).flatten(-2)
+
+    def _joined_queries(self, query: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        """[B,T,H,d], both parts of each."""
+        if self.config.q_lora_rank is not None and self.q_up.copy.precision == "fp8":
+            up, latent = self.q_up, self.q_norm(query)
+            return fp8_queries(latent, up.weight, up.copy.blocks, cosines, sines, self.config.num_attention_heads)
+        return torch.cat(self._queries(query, cosines, sines), dim=-1)
+
+    def _keys_values(self, key_value: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+        """[B,T,H,d] and [B,T,H,v]; every key ends in the shared rotated part."""
+        heads, up = self.config.num_attention_heads, self.kv_up
+        latent_BTR, rotary_BTP = self._latents(key_value, cosines, sines)
+        if up.copy.precision == "fp8":
+            return fp8_keys_values(latent_BTR, rotary_BTP, up.weight, up.copy.blocks, heads, self.nope)
+        nope, values = up(latent_BTR).unflatten(-1, (heads, -1)).split((self.nope, self.value), dim=-1)
+        return torch.cat((nope, rotary_BTP.unsqueeze(-2).expand(-1, -1, heads, -1)), dim=-1), values
 
     def absorbed(self, x_BTD: Tensor, cosines: Tensor, sines: Tensor, cache: LatentCache, mask_BTS: Tensor) -> Tensor:
         """Attention of x over a cache that already holds x's own latents, in the absorbed form.

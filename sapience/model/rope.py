@@ -61,10 +61,3 @@ def rotary_table(config: ModelSection, length: int, device: torch.device | str =
         ratio = yarn_mscale(scaling.factor, scaling.mscale) / yarn_mscale(scaling.factor, scaling.mscale_all_dim)
     cosines, sines = angles.cos() * ratio, angles.sin() * ratio
     return cosines.float().to(device), sines.float().to(device)
-
-
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn adjacent pairs of x [..., T, h, P] by the angles in cosines and sines [..., T, P/2]."""
-    even, odd = x[..., 0::2], x[..., 1::2]
-    cosines, sines = cosines.unsqueeze(-2).to(x.dtype), sines.unsqueeze(-2).to(x.dtype)
-    return torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1).flatten(-2)

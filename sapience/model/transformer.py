@@ -18,6 +18,7 @@ from sapience.model.block import Context, DenseBlock, ExpertBlock, Router
 from sapience.model.feed_forward import Experts
 from sapience.model.linear import Copy, Linear, Precision, RMSNorm, refresh
 from sapience.model.rope import rotary_table
+from sapience.ops.embedding import embedding
 from sapience.ops.masked_attention import AttentionMask, PackedDocuments, most_documents
 from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
@@ -193,9 +194,9 @@ class Transformer(nn.Module):
         for depth, module in enumerate(self.predictions, start=1):
             assert isinstance(module, PredictionModule)
             length = tokens_BT.shape[1] - depth
-            embedding = functional.embedding(tokens_BT[:, depth:], vectors).to(self.number)
+            embedded = embedding(tokens_BT[:, depth:], vectors, self.number)
             shortened = _shorten(context, length)
-            state, router = self._run(module.block, module.joined(state[:, :length], embedding), shortened)
+            state, router = self._run(module.block, module.joined(state[:, :length], embedded), shortened)
             state = self._run(module.norm, state)
             predictions.append(state)
             if router is not None:
@@ -204,8 +205,7 @@ class Transformer(nn.Module):
 
     def embedded(self, tokens_BT: Tensor) -> Tensor:
         """The first hidden states, [B,T,D]."""
-        vectors: Tensor = self.embedding(tokens_BT)
-        return vectors.to(self.number)
+        return embedding(tokens_BT, self.embedding.weight, self.number)
 
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """Hidden states after the final norm, [B,T,D], of rows without padding (padding at the end does no harm)."""

@@ -8,14 +8,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sapience.ops.fp8_tiles import rounded_up
+
 _TYPE = torch.float8_e4m3fn
 
 
-def _up(size: int, multiple: int = 128) -> int:
-    return -(-size // multiple) * multiple
-
-
-def _tiles(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+def empty_tiles(x: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Elements [rows, columns] and scales beside x, not written yet."""
     return (
         torch.empty((rows, columns), dtype=_TYPE, device=x.device),
         torch.empty((columns // 128, rows), dtype=torch.float32, device=x.device),
@@ -27,8 +26,8 @@ def quantize_rows(x_MK: Tensor) -> tuple[Tensor, Tensor]:
     """[M, K] as elements [M', K'] and scales [K'/128, M']."""
     rows, columns = x_MK.shape
     x_MK = x_MK if x_MK.stride(1) == 1 else x_MK.contiguous()
-    elements, scales = _tiles(x_MK, _up(rows), _up(columns))
-    grid = (_up(columns) // 128, _up(rows) // 128)
+    elements, scales = empty_tiles(x_MK, rounded_up(rows), rounded_up(columns))
+    grid = (rounded_up(columns) // 128, rounded_up(rows) // 128)
     _quantize[grid](
         x_MK,
         elements,
@@ -48,7 +47,7 @@ def quantize_rows(x_MK: Tensor) -> tuple[Tensor, Tensor]:
 
 @quantize_rows.register_fake
 def _(x_MK: Tensor) -> tuple[Tensor, Tensor]:
-    return _tiles(x_MK, _up(x_MK.shape[0]), _up(x_MK.shape[1]))
+    return empty_tiles(x_MK, rounded_up(x_MK.shape[0]), rounded_up(x_MK.shape[1]))
 
 
 @torch.library.custom_op("sapience::fp8_quantize_both", mutates_args=())
@@ -56,9 +55,9 @@ def quantize_both(x_MK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """[M, K] as elements [M', K'] and scales, and as elements [K', M'] and scales."""
     rows, columns = x_MK.shape
     x_MK = x_MK if x_MK.stride(1) == 1 else x_MK.contiguous()
-    elements, scales = _tiles(x_MK, _up(rows), _up(columns))
-    turned, turned_scales = _tiles(x_MK, _up(columns), _up(rows))
-    grid = (_up(columns) // 128, _up(rows) // 128)
+    elements, scales = empty_tiles(x_MK, rounded_up(rows), rounded_up(columns))
+    turned, turned_scales = empty_tiles(x_MK, rounded_up(columns), rounded_up(rows))
+    grid = (rounded_up(columns) // 128, rounded_up(rows) // 128)
     _quantize[grid](
         x_MK,
         elements,
@@ -78,8 +77,8 @@ def quantize_both(x_MK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @quantize_both.register_fake
 def _(x_MK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    rows, columns = _up(x_MK.shape[0]), _up(x_MK.shape[1])
-    return *_tiles(x_MK, rows, columns), *_tiles(x_MK, columns, rows)
+    rows, columns = rounded_up(x_MK.shape[0]), rounded_up(x_MK.shape[1])
+    return *empty_tiles(x_MK, rows, columns), *empty_tiles(x_MK, columns, rows)
 
 
 @torch.library.custom_op("sapience::fp8_turn", mutates_args=())
@@ -87,7 +86,7 @@ def turn(elements: Tensor, scales: Tensor, rows_N: Tensor | None) -> tuple[Tenso
     """Elements [M, K] as elements [K, N] and scales [N/128, K] of the rows that `rows_N` names."""
     rows, columns = elements.shape
     count = rows if rows_N is None else rows_N.shape[0]
-    turned, turned_scales = _tiles(elements, columns, count)
+    turned, turned_scales = empty_tiles(elements, columns, count)
     _turn[(columns // 128, count // 128)](
         elements, scales, rows_N, turned, turned_scales, rows, columns, count, rows_N is not None, num_warps=4
     )
@@ -96,7 +95,7 @@ def turn(elements: Tensor, scales: Tensor, rows_N: Tensor | None) -> tuple[Tenso
 
 @turn.register_fake
 def _(elements: Tensor, scales: Tensor, rows_N: Tensor | None) -> tuple[Tensor, Tensor]:
-    return _tiles(elements, elements.shape[1], elements.shape[0] if rows_N is None else rows_N.shape[0])
+    return empty_tiles(elements, elements.shape[1], elements.shape[0] if rows_N is None else rows_N.shape[0])
 
 
 @torch.library.custom_op("sapience::fp8_gather", mutates_args=())
@@ -104,7 +103,7 @@ def gather(elements: Tensor, scales: Tensor, rows_N: Tensor) -> tuple[Tensor, Te
     """The rows that `rows_N` names, zeros where it names none."""
     rows, columns = elements.shape
     count = rows_N.shape[0]
-    out, out_scales = _tiles(elements, count, columns)
+    out, out_scales = empty_tiles(elements, count, columns)
     _gather[(triton.cdiv(columns, 1024), count // 32)](
         elements, scales, rows_N, out, out_scales, rows, columns, count, num_warps=8
     )
@@ -113,7 +112,7 @@ def gather(elements: Tensor, scales: Tensor, rows_N: Tensor) -> tuple[Tensor, Te
 
 @gather.register_fake
 def _(elements: Tensor, scales: Tensor, rows_N: Tensor) -> tuple[Tensor, Tensor]:
-    return _tiles(elements, rows_N.shape[0], elements.shape[1])
+    return empty_tiles(elements, rows_N.shape[0], elements.shape[1])
 
 
 @torch.library.custom_op("sapience::fp8_quantize_weight", mutates_args=())
@@ -122,7 +121,7 @@ def quantize_weight(weight_GRC: Tensor, planes: int) -> tuple[Tensor, Tensor, Te
     weight_GRC = weight_GRC.contiguous()
     stack, rows, columns = weight_GRC.shape
     made = _blocks(weight_GRC, planes)
-    down, across = _up(rows), _up(columns)
+    down, across = rounded_up(rows), rounded_up(columns)
     _quantize_weight[(across // 128, down // 128, stack)](
         weight_GRC, *made, rows, columns, planes * down, across, planes, made[1].shape[2], made[3].shape[2], num_warps=4
     )
@@ -136,12 +135,12 @@ def _(weight_GRC: Tensor, planes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _blocks(weight_GRC: Tensor, planes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     stack, rows, columns = weight_GRC.shape
-    outer, down, across = stack // planes, planes * _up(rows), _up(columns)
+    outer, down, across = stack // planes, planes * rounded_up(rows), rounded_up(columns)
     return (
         torch.empty((outer, down, across), dtype=_TYPE, device=weight_GRC.device),
-        torch.ones((outer, down // 128, _up(across // 128, 4)), dtype=torch.float32, device=weight_GRC.device),
+        torch.ones((outer, down // 128, rounded_up(across // 128, 4)), dtype=torch.float32, device=weight_GRC.device),
         torch.empty((outer, across, down), dtype=_TYPE, device=weight_GRC.device),
-        torch.ones((outer, across // 128, _up(down // 128, 4)), dtype=torch.float32, device=weight_GRC.device),
+        torch.ones((outer, across // 128, rounded_up(down // 128, 4)), dtype=torch.float32, device=weight_GRC.device),
     )
 
 

@@ -7,14 +7,8 @@ import pytest
 import torch
 from tiny_models import tiny_config
 
-from sapience.model.rope import (
-    correction_range,
-    rotary_frequencies,
-    rotary_table,
-    rotate,
-    softmax_scale,
-    yarn_mscale,
-)
+from sapience.model.rope import correction_range, rotary_frequencies, rotary_table, softmax_scale, yarn_mscale
+from sapience.ops.rotary import rotate
 from sapience.recipe.model import ModelSection, RopeScaling
 
 V3_SCALING = RopeScaling(factor=40, original_max_position_embeddings=4096)

@@ -10,6 +10,8 @@ from sapience.ops import choice
 from sapience.ops.adamw import Update, adamw_
 from sapience.ops.adamw import reference as adamw_reference
 from sapience.ops.cross_entropy import IGNORE, linear_cross_entropy, reference
+from sapience.ops.embedding import embedding
+from sapience.ops.embedding import reference as embedding_reference
 from sapience.ops.fp8_tiles import quantize_weight
 from sapience.ops.masked_attention import PackedDocuments, masked_attention, most_documents
 from sapience.ops.permutation import expert_order, sum_copies
@@ -133,6 +135,25 @@ def test_adamw_writes_the_blocks_that_quantizing_would_make(shape: tuple[int, ..
     for name in ("elements", "scales", "turned", "turned_scales"):
         made, right = (getattr(one, name).view(torch.uint8) for one in (blocks, expected))
         assert torch.equal(made, right), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("count", "width"), [(5, 64), (3000, 1000), (129_280, 128)])
+def test_embedding(count: int, width: int, dtype: torch.dtype) -> None:
+    """Some tokens stand at many places, most nowhere."""
+    torch.manual_seed(0)
+    tokens = (torch.rand(3, 700, device="cuda").pow(8) * count).long()
+    weight = torch.randn(count, width, device="cuda", requires_grad=True)
+    ours, theirs = embedding(tokens, weight, dtype), embedding_reference(tokens, weight, dtype)
+    assert torch.equal(ours, theirs)
+    slope = torch.randn(3, 700, width, device="cuda").to(dtype)
+    (found,) = torch.autograd.grad(ours, weight, slope)
+    exact = torch.zeros(count, width, dtype=torch.float64, device="cuda")
+    exact.index_add_(0, tokens.flatten(), slope.flatten(0, 1).double())
+    assert found.dtype == torch.float32
+    assert float((found - exact).norm() / exact.norm()) < 1e-6
+    (again,) = torch.autograd.grad(embedding(tokens, weight, dtype), weight, slope)
+    assert torch.equal(found, again)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
