@@ -9,7 +9,7 @@ from sapience.ops.fp8_tiles_kernel import store_rows
 
 _TYPE = torch.float8_e4m3fn
 _ROWS = 16
-"""Of a program of the gradient."""
+"""Of a program."""
 
 
 def _tiles(like: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -25,8 +25,8 @@ def forward(products_MF: Tensor, weights_M: Tensor | None) -> tuple[Tensor, Tens
     products_MF = products_MF.contiguous()
     rows, width = products_MF.shape[0], products_MF.shape[1] // 2
     made = (*_tiles(products_MF, rows, width), *_tiles(products_MF, rows, 2 * width))
-    _forward[(width // 128, rows // 128)](
-        products_MF, weights_M, *made, rows, width, weights_M is not None, num_warps=8
+    _forward[(width // 128, rows // _ROWS)](
+        products_MF, weights_M, *made, rows, width, weights_M is not None, _ROWS, num_warps=4
     )
     return made
 
@@ -66,20 +66,20 @@ def _gradients(slope_MF: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor
 
 @triton.jit
 def _forward(  # type: ignore[no-untyped-def]
-    products, weights, inner, inner_scales, kept, kept_scales, rows, width, WEIGHTED: tl.constexpr
+    products, weights, inner, inner_scales, kept, kept_scales, rows, width, WEIGHTED: tl.constexpr, ROWS: tl.constexpr
 ):
     across, down = tl.program_id(0), tl.program_id(1)
-    row = down * 128 + tl.arange(0, 128)
+    row = down * ROWS + tl.arange(0, ROWS)
     column = across * 128 + tl.arange(0, 128)
     place = row[:, None].to(tl.int64) * (2 * width) + column[None, :]
     gate = tl.load(products + place).to(tl.float32)
     up = tl.load(products + place + width).to(tl.float32)
-    store_rows(gate, kept, kept_scales, row, across, 2 * width, rows, 128)
-    store_rows(up, kept, kept_scales, row, across + width // 128, 2 * width, rows, 128)
+    store_rows(gate, kept, kept_scales, row, across, 2 * width, rows, ROWS)
+    store_rows(up, kept, kept_scales, row, across + width // 128, 2 * width, rows, ROWS)
     result = gate * tl.sigmoid(gate) * up
     if WEIGHTED:
         result = result * tl.load(weights + row)[:, None]
-    store_rows(result, inner, inner_scales, row, across, width, rows, 128)
+    store_rows(result, inner, inner_scales, row, across, width, rows, ROWS)
 
 
 @triton.jit

@@ -87,7 +87,7 @@ def turn(elements: Tensor, scales: Tensor, rows_N: Tensor | None) -> tuple[Tenso
     rows, columns = elements.shape
     count = rows if rows_N is None else rows_N.shape[0]
     turned, turned_scales = empty_tiles(elements, columns, count)
-    _turn[(columns // 128, count // 128)](
+    _turn[(count // 128, columns // 128)](
         elements, scales, rows_N, turned, turned_scales, rows, columns, count, rows_N is not None, num_warps=4
     )
     return turned, turned_scales
@@ -225,7 +225,7 @@ def _quantize(  # type: ignore[no-untyped-def]
 def _turn(  # type: ignore[no-untyped-def]
     elements, scales, chosen, turned, turned_scales, rows, columns, count, CHOSEN: tl.constexpr
 ):
-    across, down = tl.program_id(0), tl.program_id(1)
+    down, across = tl.program_id(0), tl.program_id(1)  # in this order neighbours write side by side
     row = down * 128 + tl.arange(0, 128)
     column = across * 128 + tl.arange(0, 128)
     source = row
