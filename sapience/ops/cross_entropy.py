@@ -3,8 +3,10 @@
 The head may be wider than the hidden states: products take it in their type, its gradient stays wide.
 
 The gradient with respect to the logits is softmax minus one-hot; it is formed chunk by chunk in the forward pass, while
-the logits are at hand, and only its two products (for the hidden states and for the head) are kept. Not covered: label
-smoothing, and a backward pass through the gradient itself.
+the logits are at hand, and only its two products (for the hidden states and for the head) are kept. Where all rows are one
+chunk and that gradient is smaller than the head's, it is kept itself and the head's made in the backward pass: the wide one
+is then written once and not multiplied by the loss's slope. Not covered: label smoothing, and a backward pass through the
+gradient itself.
 """
 
 import math
@@ -86,6 +88,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
         rows, head, head_VD = rows_per_chunk(head_VD), head_VD, head_VD.to(hidden_ND.dtype)
         wants_gradient = any(ctx.needs_input_grad)
+        ctx.type = head.dtype
+        ctx.kept = hidden_ND.shape[0] <= rows and hidden_ND[:, :1].nbytes <= head[:1].nbytes
         gradient_ND = torch.empty_like(hidden_ND) if wants_gradient else None
         gradient_VD: Tensor | None = None
         total = torch.zeros((), dtype=wide(hidden_ND[:0]).dtype, device=hidden_ND.device)
@@ -98,7 +102,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             losses, slope = _losses_and_slopes(functional.linear(hidden, head_VD), labels)
             total += losses.sum()
             torch.mm(slope, head_VD, out=gradient_ND[i : i + rows])
-            if gradient_VD is None:
+            if ctx.kept:
+                ctx.save_for_backward(gradient_ND, slope, hidden_ND)
+            elif gradient_VD is None:
                 gradient_VD = wide_product(slope.t(), hidden)
             elif slope.dtype == gradient_VD.dtype:
                 gradient_VD.addmm_(slope.t(), hidden)
@@ -112,6 +118,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         if not ctx.saved_tensors:
             return None, None, None
-        gradient_ND, gradient_VD = ctx.saved_tensors
+        gradient_ND, *others = ctx.saved_tensors
         slope = slopes[0]
+        if ctx.kept:
+            slope_NV, hidden_ND = others
+            gradient_VD = wide_product(slope_NV.t(), hidden_ND * slope.to(hidden_ND.dtype)).to(ctx.type)
+            return gradient_ND * slope.to(gradient_ND.dtype), gradient_VD, None
+        (gradient_VD,) = others
         return gradient_ND * slope.to(gradient_ND.dtype), gradient_VD * slope.to(gradient_VD.dtype), None
