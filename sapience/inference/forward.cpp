@@ -5,7 +5,7 @@
 // Every number is added up in an order that depends neither on what else is computed in the call nor on the number of threads:
 // a token's result has the same bits alone and in a batch, in a prompt read at once or in pieces.
 //
-// Structures mirror those of native_decoder.py. Not covered: other types than float32, prediction modules, gradients.
+// Structures mirror those of native_network.py. Not covered: other types than float32, prediction modules, gradients.
 
 #include <cmath>
 #include <cstdint>

@@ -1,19 +1,16 @@
-"""Batched generation with a latent cache: prompts are read, then each row gets a token at a time.
+"""Continuing a list of prompts: the engine's work, asked for all at once.
 
-Rows of a batch may have prompts of different lengths. A prompt that stands there several times is read once. Finished rows
-leave the batch, so that a few long answers do not hold the rest. Every row has random numbers of its own, so a result does not
-depend on its neighbours. Sharing of mere prefixes and speculation are not covered.
+A prompt that stands there several times is read once. Every row has random numbers of its own, so a result does not depend
+on its neighbours.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
-from sapience.inference import native_decoder
-from sapience.inference.decoder import Decoder, LatentDecoder
-from sapience.inference.native_decoder import NativeDecoder
+from sapience.inference import native_network
+from sapience.inference.engine import Engine
+from sapience.inference.pages import PAGE, pages_for
+from sapience.inference.requests import End, Request, Sampling, Token
 from sapience.model.transformer import Transformer
 
 
@@ -29,7 +26,6 @@ class Completion:
     """True where a stop token ended it, False where the limit did."""
 
 
-@torch.inference_mode()
 def generate(
     model: Transformer,
     prompts: Sequence[Sequence[int]],
@@ -47,14 +43,36 @@ def generate(
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens: begin it with the bos token")
-    model.refresh()
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    results: dict[int, Completion] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = _Batch(model, {i: prompts[i] for i in chosen}, max_new_tokens, seed)
-        results.update(batch.run(temperature, frozenset(stop_ids), on_token))
-    return [results[i] for i in range(len(prompts))]
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row in sorted(range(len(prompts)), key=lambda row: len(prompts[row])):
+        rows_of.setdefault(tuple(prompts[row]), []).append(row)
+    if not rows_of:
+        return []
+    rows = max(1, min(batch_size, len(prompts)))
+    engine = Engine(
+        model,
+        rows=rows,
+        positions=_positions([(len(prompt), len(asked)) for prompt, asked in rows_of.items()], rows, max_new_tokens),
+        context=max(map(len, prompts)) + max_new_tokens,
+    )
+    results: dict[int, _Result] = {}
+    for prompt, asked in rows_of.items():
+        made = [results.setdefault(row, _Result(row, on_token)) for row in asked]
+        engine.submit(
+            Request(
+                prompt,
+                max_new_tokens,
+                Sampling(temperature),
+                len(asked),
+                frozenset(stop_ids),
+                [_row_seed(seed, row) for row in asked],
+                on_token=lambda sample, token, made=made: made[sample].take(token),  # type: ignore[misc]
+                on_end=lambda sample, end, made=made: made[sample].close(end),  # type: ignore[misc]
+            )
+        )
+    while engine.step():
+        pass
+    return [results[row].completion for row in range(len(prompts))]
 
 
 def _row_seed(seed: int, row: int) -> int:
@@ -62,73 +80,33 @@ def _row_seed(seed: int, row: int) -> int:
     return (seed * 1_000_003 + row) % 2**64
 
 
-def _decoder(model: Transformer, prompts: Sequence[Sequence[int]], limit: int) -> Decoder:
-    """The fastest there is for the model."""
-    return (NativeDecoder if native_decoder.fits(model) else LatentDecoder)(model, prompts, limit)
+def _positions(prompts: Sequence[tuple[int, int]], rows: int, limit: int) -> int:
+    """How many keep `rows` answers going, of prompts of such lengths with so many answers each."""
+    shared = sorted((pages_for(length) for length, _ in prompts), reverse=True)[:rows]
+    own = sorted(
+        (pages_for(length + limit) - length // PAGE for length, count in prompts for _ in range(count)), reverse=True
+    )[:rows]
+    return PAGE * (sum(shared) + sum(own) + 1)
 
 
 def decoder_name(model: Transformer) -> str:
     """What draws from the model here: `c++` or `pytorch`."""
-    return "c++" if native_decoder.fits(model) else "pytorch"
+    return "c++" if native_network.fits(model) else "pytorch"
 
 
-class _Batch:
-    """Rows that are decoded together."""
+@dataclass
+class _Result:
+    """One row's answer while it comes."""
 
-    def __init__(self, model: Transformer, prompts: dict[int, Sequence[int]], limit: int, seed: int) -> None:
-        self.limit = limit
-        self.rows = list(prompts)
-        uniforms = [
-            torch.rand(limit, generator=torch.Generator().manual_seed(_row_seed(seed, i)), dtype=torch.float64)
-            for i in prompts
-        ]
-        self.device = model.embedding.weight.device
-        self.uniforms_BT = torch.stack(uniforms).to(self.device)
-        self.tokens: dict[int, list[int]] = {i: [] for i in prompts}
-        self.logprobs: dict[int, list[float]] = {i: [] for i in prompts}
-        self.decoder = _decoder(model, list(prompts.values()), limit)
+    row: int
+    heard: Callable[[int, int], None] | None
+    completion: Completion = field(default_factory=lambda: Completion([], [], False))
 
-    def run(
-        self, temperature: float, stop_ids: frozenset[int], on_token: Callable[[int, int], None] | None
-    ) -> dict[int, Completion]:
-        results: dict[int, Completion] = {}
-        logits_BV = self.decoder.read()
-        for step in range(self.limit):
-            drawn_B = self._draw(logits_BV, temperature, step)
-            keep = []
-            for row, (index, token) in enumerate(zip(self.rows, drawn_B, strict=True)):
-                if on_token is not None:
-                    on_token(index, token)
-                stopped = token in stop_ids
-                if stopped or step + 1 == self.limit:
-                    results[index] = Completion(self.tokens[index], self.logprobs[index], stopped)
-                else:
-                    keep.append(row)
-            if not keep:
-                break
-            if len(keep) < len(self.rows):
-                self._keep(keep)
-            logits_BV = self.decoder.step([drawn_B[row] for row in keep])
-        return results
+    def take(self, token: Token) -> None:
+        self.completion.tokens.append(token.id)
+        self.completion.logprobs.append(token.logprob)
+        if self.heard is not None:
+            self.heard(self.row, token.id)
 
-    def _draw(self, logits_BV: Tensor, temperature: float, step: int) -> list[int]:
-        logprobs_BV = logits_BV.log_softmax(-1)
-        if temperature == 0.0:
-            drawn_B = logits_BV.argmax(-1)
-        else:
-            cumulative_BV = (logits_BV.double() / temperature).softmax(-1).cumsum(-1)
-            threshold_B = self.uniforms_BT[:, step] * cumulative_BV[:, -1]
-            drawn_B = (cumulative_BV <= threshold_B.unsqueeze(1)).sum(-1).clamp(max=logits_BV.shape[1] - 1)
-        values = logprobs_BV.gather(1, drawn_B.unsqueeze(1)).squeeze(1).tolist()
-        tokens: list[int] = drawn_B.tolist()
-        for index, token, value in zip(self.rows, tokens, values, strict=True):
-            self.tokens[index].append(token)
-            self.logprobs[index].append(value)
-        return tokens
-
-    def _keep(self, rows: list[int]) -> None:
-        """Go on with these rows only."""
-        index_B = torch.tensor(rows, device=self.device)
-        self.rows = [self.rows[row] for row in rows]
-        self.uniforms_BT = self.uniforms_BT[index_B]
-        self.decoder.keep(rows)
+    def close(self, end: End) -> None:
+        self.completion = Completion(self.completion.tokens, self.completion.logprobs, end == "stop")

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from paged_rows import PagedRows
 from tiny_models import tiny_config, tiny_model
 
-from sapience.inference import decoder
-from sapience.inference.decoder import LatentDecoder
+from sapience.inference import network
 from sapience.inference.generate import Completion, generate
+from sapience.inference.network import LatentNetwork
 from sapience.model.attention import LatentCache
 from sapience.model.transformer import Transformer
 from sapience.training.objective import NextTokens
@@ -66,15 +67,15 @@ def test_token_by_token_is_the_full_forward_pass(changes: dict[str, Any]) -> Non
 def test_long_prompts_are_read_in_pieces(scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(dtype=torch.float64)
     prompts = [*PROMPTS, [7] * 20, PROMPTS[1]]
-    whole = LatentDecoder(model, prompts, 2).read()
-    monkeypatch.setattr(decoder, "SCORES_AT_ONCE", scores)
-    pieces = LatentDecoder(model, prompts, 2)
-    assert torch.allclose(pieces.read(), whole, atol=1e-6)
+    whole = PagedRows(LatentNetwork, model, prompts, 2)
+    logits = whole.read()
+    monkeypatch.setattr(network, "SCORES_AT_ONCE", scores)
+    pieces = PagedRows(LatentNetwork, model, prompts, 2)
+    assert torch.allclose(pieces.read(), logits, atol=1e-6)
     following = list(range(len(prompts)))
-    unpieced = LatentDecoder(model, prompts, 2)
+    in_pieces = pieces.step(following)
     monkeypatch.undo()
-    unpieced.read()
-    assert torch.allclose(pieces.step(following), unpieced.step(following), atol=1e-6)
+    assert torch.allclose(in_pieces, whole.step(following), atol=1e-6)
 
 
 def stops_of(completions: list[Completion]) -> set[int]:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from paged_rows import PagedRows
 from tiny_models import tiny_config, tiny_model
 from torch import Tensor
 
-from sapience.inference import native_decoder
-from sapience.inference.decoder import Decoder, LatentDecoder
+from sapience.inference import native_network
 from sapience.inference.generate import generate
-from sapience.inference.native_decoder import PAGE, NativeDecoder
+from sapience.inference.native_network import NativeNetwork
+from sapience.inference.network import LatentNetwork
+from sapience.inference.pages import PAGE
 from sapience.model.transformer import Transformer
 from sapience.recipe.model import ModelSection
 
@@ -61,7 +63,7 @@ def prompts(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
     return [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
 
 
-def followed(decoder: Decoder, rows: int, vocabulary: int, steps: int = 20) -> Iterator[Tensor]:
+def followed(decoder: PagedRows, rows: int, vocabulary: int, steps: int = 20) -> Iterator[Tensor]:
     """Logits of the prompts and of steps, of which some take rows away."""
     yield decoder.read()
     left = list(range(rows))
@@ -81,10 +83,10 @@ def test_logits_are_those_of_the_reference(changes: dict[str, Any], spread: floa
     asked = prompts([*LENGTHS, 7], model.config.vocab_size)
     asked.append(asked[3])
     asked.append(asked[4])
-    assert native_decoder.fits(model)
+    assert native_network.fits(model)
     rows, vocabulary = len(asked), model.config.vocab_size
-    ours = followed(NativeDecoder(model, asked, 20), rows, vocabulary)
-    theirs = followed(LatentDecoder(exact, asked, 20), rows, vocabulary)
+    ours = followed(PagedRows(NativeNetwork, model, asked, 20), rows, vocabulary)
+    theirs = followed(PagedRows(LatentNetwork, exact, asked, 20), rows, vocabulary)
     worst = 0.0
     with torch.no_grad():
         for mine, right in zip(ours, theirs, strict=True):
@@ -92,10 +94,10 @@ def test_logits_are_those_of_the_reference(changes: dict[str, Any], spread: floa
     assert worst < 1e-4 if spread > 1 else worst < 1e-5
 
 
-def first_row(model: Transformer, asked: list[list[int]], steps: int) -> list[Tensor]:
+def first_row(model: Transformer, asked: list[list[int]], steps: int, at_once: int = 10**9) -> list[Tensor]:
     """Logits behind the first prompt and what follows it, whatever is read and drawn beside it."""
-    decoder = NativeDecoder(model, asked, steps)
-    made = [decoder.read()[0]]
+    decoder = PagedRows(NativeNetwork, model, asked, steps)
+    made = [decoder.read(at_once)[0]]
     return made + [decoder.step([step % 7 + row for row in range(len(asked))])[0] for step in range(steps)]
 
 
@@ -110,34 +112,33 @@ def test_a_row_has_the_same_bits_in_any_company(changes: dict[str, Any], monkeyp
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         assert all(map(torch.equal, alone, first_row(model, [mine, *others], 20)))
     for at_once in (1, 4, 30):
-        monkeypatch.setattr(native_decoder, "AT_ONCE", at_once)
-        assert all(map(torch.equal, alone, first_row(model, [mine, *others], 20)))
+        assert all(map(torch.equal, alone, first_row(model, [mine, *others], 20, at_once)))
 
 
 def test_what_was_drawn_reads_as_it_was_drawn() -> None:
     """Token by token and in one go: the same bits, so that drafts can be checked by reading them."""
     model = tiny_model()
     [prompt] = prompts([9], 61)
-    decoder = NativeDecoder(model, [prompt], 12)
+    decoder = PagedRows(NativeNetwork, model, [prompt], 12)
     logits = [decoder.read()[0]]
     tokens = []
     for _ in range(12):
         tokens.append(int(logits[-1].argmax()))
         logits.append(decoder.step(tokens[-1:])[0])
     for count in range(13):
-        assert torch.equal(NativeDecoder(model, [prompt + tokens[:count]], 1).read()[0], logits[count])
+        assert torch.equal(PagedRows(NativeNetwork, model, [prompt + tokens[:count]], 1).read()[0], logits[count])
 
 
 def test_it_is_used_for_float32_on_a_cpu_and_draws_what_the_reference_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     asked = prompts([5, 5, 30], 61) * 2
-    assert native_decoder.fits(model) and not native_decoder.fits(tiny_model(dtype=torch.float64))
-    assert not native_decoder.fits(tiny_model().compute_in("bf16"))
-    assert not native_decoder.fits(
+    assert native_network.fits(model) and not native_network.fits(tiny_model(dtype=torch.float64))
+    assert not native_network.fits(tiny_model().compute_in("bf16"))
+    assert not native_network.fits(
         tiny_model(ModelSection.model_validate(model.config.model_dump() | {"kv_lora_rank": 4096}))
     )
     drawn = generate(model, asked, 12, temperature=0.9, seed=4)
-    monkeypatch.setattr(native_decoder, "fits", lambda model: False)
+    monkeypatch.setattr(native_network, "fits", lambda model: False)
     expected = generate(model, asked, 12, temperature=0.9, seed=4)
     assert [one.tokens for one in drawn] == [one.tokens for one in expected]
     for one, other in zip(drawn, expected, strict=True):
@@ -146,12 +147,12 @@ def test_it_is_used_for_float32_on_a_cpu_and_draws_what_the_reference_draws(monk
 
 def test_weights_that_moved_are_seen() -> None:
     model = tiny_model()
-    before = NativeDecoder(model, [[3, 4]], 1).read()
+    before = PagedRows(NativeNetwork, model, [[3, 4]], 1).read()
     with torch.no_grad():
         model.layers[1].experts.down_EDF.mul_(1.5)  # type: ignore[union-attr, operator]
-    after = NativeDecoder(model, [[3, 4]], 1).read()
+    after = PagedRows(NativeNetwork, model, [[3, 4]], 1).read()
     assert not torch.equal(before, after)
-    assert torch.allclose(after, LatentDecoder(model, [[3, 4]], 1).read(), atol=1e-4)
+    assert torch.allclose(after, PagedRows(LatentNetwork, model, [[3, 4]], 1).read(), atol=1e-4)
 
 
 @pytest.mark.parametrize("token", [-1, 61])

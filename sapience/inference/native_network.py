@@ -1,4 +1,4 @@
-"""Drawing by the C++ forward pass: a latent cache in pages, of which rows with one prompt share all but the last.
+"""The network by the C++ forward pass.
 
 For float32 models on a CPU. A row's numbers have the same bits whatever else is drawn with it and on however many threads.
 """
@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from sapience.inference.native_library import native_library
+from sapience.inference.network import check_tokens
+from sapience.inference.pages import PAGE
 from sapience.model.block import DenseBlock, ExpertBlock
 from sapience.model.transformer import Transformer
 
-PAGE = 16
-"""Positions of a page."""
-AT_ONCE = 1024
-"""Tokens of prompts that are read in one call: a thousand need some 30 MB at a width of 256."""
 _POINTERS = ctypes.c_void_p
 
 
@@ -72,25 +70,22 @@ def fits(model: Transformer) -> bool:
     )
 
 
-class NativeDecoder:
-    """See Decoder."""
+class NativeNetwork:
+    """See Network."""
 
-    def __init__(self, model: Transformer, prompts: Sequence[Sequence[int]], limit: int) -> None:
-        """Room for `limit` tokens behind each prompt."""
+    at_once = 1024
+    """Need some 30 MB at a width of 256."""
+
+    def __init__(self, model: Transformer, pages: int, positions: int) -> None:
+        """A cache of so many pages for rows of at most so many positions."""
         library = native_library()
         if library is None:
             raise RuntimeError("the C++ forward pass cannot be had here: ask `fits` before")
         library.scratch_size.restype = ctypes.c_int64
         self.library, self.model = library, model
         self.threads = torch.get_num_threads()
-        longest = max(map(len, prompts)) + limit
-        self.positions = -(-longest // PAGE) * PAGE
+        self.positions = -(-positions // PAGE) * PAGE
         self.cosines, self.sines = model.rotary(self.positions)
-        self.lengths_B = torch.tensor([len(prompt) for prompt in prompts], dtype=torch.int32)
-        self.readers: dict[tuple[int, ...], int] = {}
-        """The first row of each different prompt, which reads it."""
-        self.sources = [self.readers.setdefault(tuple(prompt), row) for row, prompt in enumerate(prompts)]
-        self.table_BP, pages = self._pages(prompts, limit)
         config = model.config
         width = config.kv_lora_rank + config.qk_rope_head_dim
         self.cache_LpSW = torch.empty(len(model.layers), pages, PAGE, width)
@@ -100,72 +95,26 @@ class NativeDecoder:
         self.network = _model(model, self.layers)
         self.scratch = torch.empty(0)
 
-    def _pages(self, prompts: Sequence[Sequence[int]], limit: int) -> tuple[Tensor, int]:
-        """Each row's pages in order, [rows, pages], and how many there are. Whole pages of a prompt are its reader's."""
-        table: list[list[int]] = []
-        count = 0
-        for row, (prompt, source) in enumerate(zip(prompts, self.sources, strict=True)):
-            shared = table[source][: len(prompt) // PAGE] if source != row else []
-            own = -(-(len(prompt) + limit) // PAGE) - len(shared)
-            table.append([*shared, *range(count, count + own)])
-            count += own
-        widest = max(map(len, table))
-        return torch.tensor([[*pages, *[0] * (widest - len(pages))] for pages in table], dtype=torch.int32), count
-
-    def read(self) -> Tensor:
-        """See Decoder."""
-        tokens = torch.tensor([token for prompt in self.readers for token in prompt])
-        lengths = torch.tensor([len(prompt) for prompt in self.readers])
-        rows = torch.tensor(list(self.readers.values())).repeat_interleave(lengths)
-        ends = lengths.cumsum(0) - 1
-        positions = torch.arange(len(tokens)) - (ends + 1 - lengths).repeat_interleave(lengths)
-        parts = []
-        for start in range(0, len(tokens), AT_ONCE):
-            piece = slice(start, start + AT_ONCE)
-            wanted = ends[(ends >= start) & (ends < start + AT_ONCE)] - start
-            parts.append(self._forward(tokens[piece], positions[piece], rows[piece], wanted))
-        self._copy_last_pages()
-        place = {row: index for index, row in enumerate(self.readers.values())}
-        return torch.cat(parts)[[place[source] for source in self.sources]]
-
-    def _copy_last_pages(self) -> None:
-        """Of prompts that do not end with a page, for the rows that did not read them."""
-        pairs = [
-            (int(self.table_BP[source, length // PAGE]), int(self.table_BP[row, length // PAGE]))
-            for row, (source, length) in enumerate(zip(self.sources, self.lengths_B.tolist(), strict=True))
-            if source != row and length % PAGE
-        ]
-        if pairs:
-            read, written = zip(*pairs, strict=True)
-            self.cache_LpSW[:, list(written)] = self.cache_LpSW[:, list(read)]
-
-    def step(self, tokens: Sequence[int]) -> Tensor:
-        """See Decoder."""
-        rows = torch.arange(len(tokens))
-        logits = self._forward(torch.tensor(tokens), self.lengths_B, rows, rows)
-        self.lengths_B = self.lengths_B + 1
-        return logits
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """See Decoder."""
-        index = torch.tensor(rows)
-        self.table_BP, self.lengths_B = self.table_BP[index], self.lengths_B[index]
-
-    def _forward(self, tokens: Tensor, positions: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-        """Logits of the wanted among new tokens, whose latents are written to the cache."""
-        if int(tokens.min()) < 0 or int(tokens.max()) >= self.model.config.vocab_size:
-            raise IndexError(f"token {int(tokens.max())} is none of the model's {self.model.config.vocab_size}")
-        positions, rows, wanted = positions.int(), rows.int(), wanted.int()
+    def forward(
+        self, tokens_N: Tensor, positions_N: Tensor, rows_N: Tensor, table_RP: Tensor, wanted: Tensor
+    ) -> Tensor:
+        """See Network."""
+        check_tokens(tokens_N, self.model.config.vocab_size)
+        positions_N, rows_N, wanted, table_RP = (x.int().contiguous() for x in (positions_N, rows_N, wanted, table_RP))
         logits = torch.empty(len(wanted), self.model.config.vocab_size)
         network = ctypes.byref(self.network)
-        size = self.library.scratch_size(network, len(tokens), self.positions, self.threads)
+        size = self.library.scratch_size(network, len(tokens_N), self.positions, self.threads)
         if len(self.scratch) < size:
             self.scratch = torch.empty(size)
-        sizes = len(tokens), PAGE, self.table_BP.shape[1], self.positions, len(wanted), self.threads
-        arrays = tokens, positions, rows, self.table_BP, self.cosines, self.sines, wanted, logits, self.scratch
+        sizes = len(tokens_N), PAGE, table_RP.shape[1], self.positions, len(wanted), self.threads
+        arrays = tokens_N.long(), positions_N, rows_N, table_RP, self.cosines, self.sines, wanted, logits, self.scratch
         batch = _Batch(*sizes, *(array.data_ptr() for array in arrays))
         self.library.forward(network, ctypes.byref(batch))
         return logits
+
+    def copy(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """See Network."""
+        self.cache_LpSW[:, list(target)] = self.cache_LpSW[:, list(source)]
 
 
 def _layer(layer: DenseBlock | ExpertBlock, cache_pSW: Tensor) -> _Layer:

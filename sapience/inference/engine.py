@@ -1,0 +1,340 @@
+"""The generation engine: requests come at any time, and every step reads a piece of their prompts and draws a token an answer.
+
+Answers begin as soon as there is room for them and leave when they end, so that a few long ones do not hold the rest
+(continuous batching); long prompts are read a piece a step, so that others go on meanwhile. Latents lie in pages that all
+prompts with the same beginning share, several answers to a prompt and the next turn of a conversation among them. An answer
+gets all its pages when it begins: once begun, it never has to make room.
+
+What is not covered: speculation, and the choice of who comes first (it is who came first).
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sapience.inference import native_network
+from sapience.inference.native_network import NativeNetwork
+from sapience.inference.network import LatentNetwork, Network, check_tokens
+from sapience.inference.pages import PAGE, Name, Pages, names_of, pages_for
+from sapience.inference.requests import End, Request, Token
+from sapience.inference.sampling import Chooser, choose
+from sapience.model.transformer import Transformer
+
+CACHE_BYTES = 2 << 30
+"""Of latents, unless told otherwise."""
+
+
+@dataclass
+class Counters:
+    """What an engine has done so far."""
+
+    prompt_tokens: int = 0
+    """Of prompts that were read, what was cached included."""
+    cached_tokens: int = 0
+    """Of these, what did not have to be read again."""
+    drawn_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+
+
+@dataclass(eq=False)
+class _Prompt:
+    """A request whose prompt is read, or has been."""
+
+    request: Request
+    names: list[Name]
+    pages: list[int] = field(default_factory=list)
+    """Of the prompt; the one answer's too, where only one is wanted."""
+    reserved: list[int] = field(default_factory=list)
+    """Of the first of several answers."""
+    read: int = 0
+    """Tokens."""
+    logits_V: Tensor | None = None
+    begun: int = 0
+    """Answers."""
+
+    @property
+    def complete(self) -> bool:
+        return self.read == len(self.request.prompt)
+
+    @property
+    def own(self) -> int:
+        """Pages that an answer does not share with the others."""
+        request = self.request
+        return pages_for(len(request.prompt) + request.limit) - len(request.prompt) // PAGE
+
+
+@dataclass(eq=False)
+class _Answer:
+    """One that is being drawn."""
+
+    prompt: _Prompt
+    sample: int
+    pages: list[int]
+    chooser: Chooser
+    tokens: list[int] = field(default_factory=list)
+
+
+class Engine:
+    """Draws from one model. `submit` and `cancel` are for any thread, `step` for one."""
+
+    def __init__(
+        self, model: Transformer, *, rows: int = 64, positions: int | None = None, context: int | None = None
+    ) -> None:
+        """At most `rows` answers at once; latents of `positions` tokens are kept (by default what fits into 2 GiB, but no
+        more than `rows` full contexts); no sequence is longer than `context` (by default what the model was made for)."""
+        model.refresh()
+        config = model.config
+        self.model, self.rows = model, rows
+        self.context = context or config.max_position_embeddings
+        if positions is None:
+            width = (config.kv_lora_rank + config.qk_rope_head_dim) * len(model.layers) * model.number.itemsize
+            positions = max(self.context + PAGE, min(rows * self.context, CACHE_BYTES // width))
+        self.counters = Counters()
+        self._pages = Pages(pages_for(positions))
+        self._network = network_of(model, self._pages.count, self.context)
+        self._lock = threading.Lock()
+        self._arrived: deque[Request] = deque()
+        self._unwanted: set[Request] = set()
+        self._waiting: deque[_Prompt] = deque()
+        self._prompts: list[_Prompt] = []
+        """Begun, in the order in which they came; complete or not."""
+        self._answers: list[_Answer] = []
+        self._table_RP = torch.zeros(0, 0, dtype=torch.int32)
+        """Pages of the answers that have drawn before."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests whose prompts nobody has begun to read."""
+        return len(self._arrived) + len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Answers being drawn, and those whose prompts are being read."""
+        return len(self._answers) + sum(prompt.request.samples - prompt.begun for prompt in self._prompts)
+
+    def submit(self, request: Request) -> None:
+        """Take a request. Raises ValueError where it can never be answered, IndexError for a token that is none."""
+        check_tokens(torch.tensor([*request.prompt, *request.sampling.logit_bias]), self.model.config.vocab_size)
+        length = len(request.prompt) + request.limit
+        if length > self.context:
+            raise ValueError(
+                f"a prompt of {len(request.prompt)} tokens and an answer of {request.limit} do not fit into the model's "
+                f"context of {self.context}: ask for fewer"
+            )
+        several = request.samples > 1
+        needed = pages_for(length) + several * (pages_for(len(request.prompt)) - len(request.prompt) // PAGE)
+        if needed > self._pages.count:
+            raise ValueError(
+                f"{length} tokens need {needed} pages of {PAGE} positions and there are {self._pages.count}: ask for fewer, "
+                "or give the engine more positions"
+            )
+        with self._lock:
+            self._arrived.append(request)
+
+    def cancel(self, request: Request) -> None:
+        """End the request's answers wherever they are."""
+        with self._lock:
+            self._unwanted.add(request)
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Read a piece of the prompts that are due and draw a token for every answer; False where there is nothing to do."""
+        self._listen()
+        self._admit()
+        if not self._prompts and not self._answers:
+            return False
+        self._read()
+        self._begin()
+        self._draw()
+        return True
+
+    def _listen(self) -> None:
+        """Take what other threads have left."""
+        with self._lock:
+            arrived, unwanted = list(self._arrived), self._unwanted
+            self._arrived.clear()
+            self._unwanted = set()
+        self._waiting.extend(_Prompt(request, names_of(request.prompt)) for request in arrived)
+        if not unwanted:
+            return
+        for prompt in [one for one in self._waiting if one.request in unwanted]:
+            self._waiting.remove(prompt)
+            self._cancel_rest(prompt)
+        for prompt in [one for one in self._prompts if one.request in unwanted]:
+            self._prompts.remove(prompt)
+            self._pages.release([*prompt.pages, *prompt.reserved])
+            self._cancel_rest(prompt)
+        self._leave([(one, "cancelled") for one in self._answers if one.prompt.request in unwanted])
+
+    def _cancel_rest(self, prompt: _Prompt) -> None:
+        for sample in range(prompt.begun, prompt.request.samples):
+            prompt.request.on_end(sample, "cancelled")
+
+    def _admit(self) -> None:
+        """Begin prompts as long as there is room for their answers; first come those whose prompts have been read."""
+        if any(prompt.complete for prompt in self._prompts):
+            return
+        room = self.rows - self.running
+        promised = {name for prompt in self._prompts if not prompt.complete for name in prompt.names}
+        held = []
+        while self._waiting and room > 0:
+            prompt = self._waiting.popleft()
+            request = prompt.request
+            # The last token is read in any case: its logits are wanted.
+            names = prompt.names[: (len(request.prompt) - 1) // PAGE]
+            known = self._pages.find(names)
+            if len(known) < len(names) and names[len(known)] in promised:
+                held.append(prompt)  # what another is reading just now need not be read twice
+                continue
+            several = request.samples > 1
+            of_prompt = pages_for(len(request.prompt) + (0 if several else request.limit)) - len(known)
+            self._pages.share(known)
+            if of_prompt + several * prompt.own > self._pages.free:
+                self._pages.release(known)
+                held.append(prompt)
+                break
+            prompt.pages = [*known, *self._pages.take(of_prompt)]
+            prompt.reserved = self._pages.take(several * prompt.own)
+            prompt.read = len(known) * PAGE
+            self.counters.prompt_tokens += len(request.prompt)
+            self.counters.cached_tokens += prompt.read
+            self._prompts.append(prompt)
+            promised.update(prompt.names)
+            room -= request.samples
+        self._waiting.extendleft(reversed(held))
+
+    def _read(self) -> None:
+        """A piece of the prompts, at most as much as is worth one call."""
+        pieces: list[tuple[_Prompt, int]] = []
+        left = self._network.at_once
+        for prompt in self._prompts:
+            if not prompt.complete and left > 0:
+                pieces.append((prompt, min(left, len(prompt.request.prompt) - prompt.read)))
+                left -= pieces[-1][1]
+        if not pieces:
+            return
+        tokens = [
+            token for prompt, count in pieces for token in prompt.request.prompt[prompt.read : prompt.read + count]
+        ]
+        counts = torch.tensor([count for _, count in pieces])
+        ends = counts.cumsum(0) - 1
+        begun = torch.tensor([prompt.read for prompt, _ in pieces])
+        positions = torch.arange(len(tokens)) + (begun - (ends + 1 - counts)).repeat_interleave(counts)
+        rows = torch.arange(len(pieces)).repeat_interleave(counts)
+        for prompt, count in pieces:
+            prompt.read += count
+        done = torch.tensor([prompt.complete for prompt, _ in pieces])
+        table_RP = _table([prompt.pages for prompt, _ in pieces])
+        logits_BV = self._network.forward(torch.tensor(tokens), positions, rows, table_RP, ends[done])
+        complete = (prompt for prompt, _ in pieces if prompt.complete)
+        for prompt, logits_V in zip(complete, logits_BV, strict=True):
+            prompt.logits_V = logits_V
+            for page, name in zip(prompt.pages, prompt.names, strict=False):
+                self._pages.name(page, name)
+
+    def _begin(self) -> None:
+        """Begin answers to prompts that have been read."""
+        source: list[int] = []
+        target: list[int] = []
+        for prompt in [one for one in self._prompts if one.complete]:
+            request = prompt.request
+            whole, rest = divmod(len(request.prompt), PAGE)
+            while prompt.begun < request.samples and len(self._answers) < self.rows:
+                pages = prompt.pages
+                if request.samples > 1:
+                    own, prompt.reserved = prompt.reserved, []
+                    if not own and self._pages.free < prompt.own:
+                        break
+                    own = own or self._pages.take(prompt.own)
+                    self._pages.share(prompt.pages[:whole])
+                    pages = [*prompt.pages[:whole], *own]
+                    if rest:
+                        source.append(prompt.pages[whole])
+                        target.append(own[0])
+                self._answers.append(_Answer(prompt, prompt.begun, pages, _chooser(request, prompt.begun)))
+                prompt.begun += 1
+            if prompt.begun == request.samples:
+                self._prompts.remove(prompt)
+                if request.samples > 1:
+                    self._pages.release(prompt.pages)
+        if target:
+            self._network.copy(source, target)
+
+    def _draw(self) -> None:
+        """A token for every answer."""
+        answers = self._answers
+        older = [answer for answer in answers if answer.tokens]
+        newer = answers[len(older) :]
+        parts = []
+        if older:
+            rows = torch.arange(len(older))
+            if len(self._table_RP) != len(older):
+                self._table_RP = _table([answer.pages for answer in older])
+            tokens = torch.tensor([answer.tokens[-1] for answer in older])
+            positions = torch.tensor([len(one.prompt.request.prompt) + len(one.tokens) - 1 for one in older])
+            parts.append(self._network.forward(tokens, positions, rows, self._table_RP, rows))
+        if newer:
+            parts.append(torch.stack([_logits(answer.prompt) for answer in newer]))
+        if parts:
+            logits_BV = parts[0] if len(parts) == 1 else torch.cat(parts)
+            self._give(answers, choose(logits_BV, [answer.chooser for answer in answers]))
+
+    def _give(self, answers: Sequence[_Answer], drawn: Sequence[Token | None]) -> None:
+        """The tokens to those who asked, and the end where it has come."""
+        ended: list[tuple[_Answer, End]] = []
+        for answer, token in zip(answers, drawn, strict=True):
+            request = answer.prompt.request
+            if token is None:
+                ended.append((answer, "failed"))
+                continue
+            answer.tokens.append(token.id)
+            self.counters.drawn_tokens += 1
+            request.on_token(answer.sample, token)
+            if token.id in request.stop_ids:
+                ended.append((answer, "stop"))
+            elif len(answer.tokens) == request.limit:
+                ended.append((answer, "length"))
+        self._leave(ended)
+
+    def _leave(self, ended: Sequence[tuple[_Answer, End]]) -> None:
+        if not ended:
+            return
+        gone = {answer for answer, _ in ended}
+        self._answers = [answer for answer in self._answers if answer not in gone]
+        self._table_RP = self._table_RP[:0]
+        for answer, end in ended:
+            prompt = answer.prompt
+            start = len(prompt.request.prompt) // PAGE
+            read = [*prompt.request.prompt[start * PAGE :], *answer.tokens[:-1]]
+            for page, name in zip(answer.pages[start:], names_of(read, (prompt.names or [b""])[-1]), strict=False):
+                self._pages.name(page, name)
+            self._pages.release(answer.pages)
+            prompt.request.on_end(answer.sample, end)
+
+
+def network_of(model: Transformer, pages: int, positions: int) -> Network:
+    """The fastest there is for the model."""
+    return (NativeNetwork if native_network.fits(model) else LatentNetwork)(model, pages, positions)
+
+
+def _table(pages: Sequence[Sequence[int]]) -> Tensor:
+    """Each row's pages in order, filled up with zeros."""
+    widest = max(map(len, pages))
+    return torch.tensor([[*row, *[0] * (widest - len(row))] for row in pages], dtype=torch.int32)
+
+
+def _chooser(request: Request, sample: int) -> Chooser:
+    generator = torch.Generator().manual_seed(request.seeds[sample] % 2**64)
+    uniforms = torch.rand(request.limit, generator=generator, dtype=torch.float64).tolist()
+    constraint = None if request.constraint is None else request.constraint()
+    return Chooser(request.sampling, uniforms, request.alternatives, constraint, request.prompt)
+
+
+def _logits(prompt: _Prompt) -> Tensor:
+    assert prompt.logits_V is not None
+    return prompt.logits_V
