@@ -5,20 +5,26 @@ Answers begin as soon as there is room for them and leave when they end, so that
 prompts with the same beginning share, several answers to a prompt and the next turn of a conversation among them. An answer
 gets all its pages when it begins: once begun, it never has to make room.
 
-What is not covered: speculation, and the choice of who comes first (it is who came first).
+A model with a prediction module can draft the next tokens (`drafting`), where that pays (`pace`).
+
+What is not covered: the choice of who comes first (it is who came first).
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from sapience.inference import native_network
+from sapience.inference.drafting import Draftee, draft, read_prompts
 from sapience.inference.native_network import NativeNetwork
-from sapience.inference.network import LatentNetwork, Network, check_tokens
+from sapience.inference.network import LatentNetwork, Network, Passed, Places, check_tokens
+from sapience.inference.pace import Pace
 from sapience.inference.pages import PAGE, Name, Pages, names_of, pages_for
 from sapience.inference.requests import End, Request, Token
 from sapience.inference.sampling import Chooser, choose
@@ -54,6 +60,8 @@ class _Prompt:
     read: int = 0
     """Tokens."""
     logits_V: Tensor | None = None
+    state_1D: Tensor | None = None
+    """Of its last token, for drafts."""
     begun: int = 0
     """Answers."""
 
@@ -69,24 +77,28 @@ class _Prompt:
 
 
 @dataclass(eq=False)
-class _Answer:
+class _Answer(Draftee):
     """One that is being drawn."""
 
-    prompt: _Prompt
-    sample: int
-    pages: list[int]
-    chooser: Chooser
-    tokens: list[int] = field(default_factory=list)
+    prompt: _Prompt = field(kw_only=True)
+    sample: int = field(kw_only=True)
 
 
 class Engine:
     """Draws from one model. `submit` and `cancel` are for any thread, `step` for one."""
 
     def __init__(
-        self, model: Transformer, *, rows: int = 64, positions: int | None = None, context: int | None = None
+        self,
+        model: Transformer,
+        *,
+        rows: int = 64,
+        positions: int | None = None,
+        context: int | None = None,
+        depth: int = 0,
     ) -> None:
         """At most `rows` answers at once; latents of `positions` tokens are kept (by default what fits into 2 GiB, but no
-        more than `rows` full contexts); no sequence is longer than `context` (by default what the model was made for)."""
+        more than `rows` full contexts); no sequence is longer than `context` (by default what the model was made for). Up to
+        `depth` tokens are drafted ahead where the model has a prediction module and that is faster."""
         model.refresh()
         config = model.config
         self.model, self.rows = model, rows
@@ -96,7 +108,9 @@ class Engine:
             positions = max(self.context + PAGE, min(rows * self.context, CACHE_BYTES // width))
         self.counters = Counters()
         self._pages = Pages(pages_for(positions))
-        self._network = network_of(model, self._pages.count, self.context)
+        self.depth = depth if model.predictions else 0
+        self._pace = Pace()
+        self._network = network_of(model, self._pages.count, self.context, self.depth > 0)
         self._lock = threading.Lock()
         self._arrived: deque[Request] = deque()
         self._unwanted: set[Request] = set()
@@ -226,14 +240,19 @@ class Engine:
         begun = torch.tensor([prompt.read for prompt, _ in pieces])
         positions = torch.arange(len(tokens)) + (begun - (ends + 1 - counts)).repeat_interleave(counts)
         rows = torch.arange(len(pieces)).repeat_interleave(counts)
+        places = Places(positions, rows, _table([prompt.pages for prompt, _ in pieces]))
+        done = torch.tensor([prompt.read + count == len(prompt.request.prompt) for prompt, count in pieces])
+        passed = self._network.forward(torch.tensor(tokens), places, ends[done])
+        if passed.states_ND is not None:
+            whole = [(prompt.request.prompt, prompt.read, prompt.read + count) for prompt, count in pieces]
+            read_prompts(self._network, whole, places, passed.states_ND)
         for prompt, count in pieces:
             prompt.read += count
-        done = torch.tensor([prompt.complete for prompt, _ in pieces])
-        table_RP = _table([prompt.pages for prompt, _ in pieces])
-        logits_BV = self._network.forward(torch.tensor(tokens), positions, rows, table_RP, ends[done])
-        complete = (prompt for prompt, _ in pieces if prompt.complete)
-        for prompt, logits_V in zip(complete, logits_BV, strict=True):
+        complete = ((prompt, int(end)) for (prompt, _), end in zip(pieces, ends, strict=True) if prompt.complete)
+        for (prompt, end), logits_V in zip(complete, passed.logits, strict=True):
             prompt.logits_V = logits_V
+            if passed.states_ND is not None:
+                prompt.state_1D = passed.states_ND[end : end + 1]
             for page, name in zip(prompt.pages, prompt.names, strict=False):
                 self._pages.name(page, name)
 
@@ -256,7 +275,12 @@ class Engine:
                     if rest:
                         source.append(prompt.pages[whole])
                         target.append(own[0])
-                self._answers.append(_Answer(prompt, prompt.begun, pages, _chooser(request, prompt.begun)))
+                chooser = _chooser(request, prompt.begun)
+                begin, limit = len(request.prompt), request.limit
+                answer = _Answer(pages, chooser, begin, limit, prompt=prompt, sample=prompt.begun)
+                if prompt.state_1D is not None:
+                    answer.unseen.append(prompt.state_1D)
+                self._answers.append(answer)
                 prompt.begun += 1
             if prompt.begun == request.samples:
                 self._prompts.remove(prompt)
@@ -266,27 +290,70 @@ class Engine:
             self._network.copy(source, target)
 
     def _draw(self) -> None:
-        """A token for every answer."""
-        answers = self._answers
+        """A token for every answer, and more where drafts are what is drawn."""
+        answers, before = self._answers, self.counters.drawn_tokens
+        if not answers:
+            return
+        began, checked = time.perf_counter(), any(answer.drafts for answer in answers)
         older = [answer for answer in answers if answer.tokens]
-        newer = answers[len(older) :]
+        counts = [1 + len(answer.drafts) for answer in older]
         parts = []
+        states_ND: Tensor | None = None
         if older:
-            rows = torch.arange(len(older))
-            if len(self._table_RP) != len(older):
-                self._table_RP = _table([answer.pages for answer in older])
-            tokens = torch.tensor([answer.tokens[-1] for answer in older])
-            positions = torch.tensor([len(one.prompt.request.prompt) + len(one.tokens) - 1 for one in older])
-            parts.append(self._network.forward(tokens, positions, rows, self._table_RP, rows))
-        if newer:
-            parts.append(torch.stack([_logits(answer.prompt) for answer in newer]))
-        if parts:
-            logits_BV = parts[0] if len(parts) == 1 else torch.cat(parts)
-            self._give(answers, choose(logits_BV, [answer.chooser for answer in answers]))
+            passed = self._forward(older, counts)
+            parts.append(passed.logits)
+            states_ND = passed.states_ND
+        parts += [_logits(answer.prompt).unsqueeze(0) for answer in answers[len(older) :]]
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts)
+        starts = dict(zip(older, accumulate(counts, initial=0), strict=False))
+        starts |= {answer: sum(counts) + i for i, answer in enumerate(answers[len(older) :])}
+        drawn = {answer: len(answer.tokens) for answer in older}
+        self._accept(answers, logits, starts)
+        for answer in older:
+            self.counters.drafted_tokens += len(answer.drafts)
+            answer.drafts = []
+            if states_ND is not None:  # before every token that was drawn just now
+                start = starts[answer]
+                answer.unseen.append(states_ND[start : start + len(answer.tokens) - drawn[answer]])
+        making = self.depth > 0 and bool(self._answers) and self._pace.drafts(len(self._answers))
+        if making:
+            draft(self._network, self._answers, self._table(self._answers), self.depth)
+        if self.depth and making == checked:
+            self._pace.took(len(answers), making, time.perf_counter() - began, self.counters.drawn_tokens - before)
 
-    def _give(self, answers: Sequence[_Answer], drawn: Sequence[Token | None]) -> None:
-        """The tokens to those who asked, and the end where it has come."""
+    def _forward(self, older: Sequence[_Answer], counts: Sequence[int]) -> Passed:
+        """The last token of each answer and its drafts."""
+        tokens = [token for answer in older for token in (answer.tokens[-1], *answer.drafts)]
+        positions = torch.tensor([answer.begin + len(answer.tokens) - 1 for answer in older])
+        rows = torch.arange(len(older))
+        if len(tokens) > len(older):
+            each = torch.tensor(counts)
+            ahead = torch.arange(len(tokens)) - (each.cumsum(0) - each).repeat_interleave(each)
+            positions, rows = positions.repeat_interleave(each) + ahead, rows.repeat_interleave(each)
+        places = Places(positions, rows, self._table(older))
+        return self._network.forward(torch.tensor(tokens), places, torch.arange(len(tokens)))
+
+    def _table(self, answers: Sequence[_Answer]) -> Tensor:
+        """Their pages; made anew where others draw than before."""
+        if len(self._table_RP) < len(answers):
+            self._table_RP = _table([answer.pages for answer in answers])
+        return self._table_RP
+
+    def _accept(self, answers: Sequence[_Answer], logits: Tensor, starts: dict[_Answer, int]) -> None:
+        """Draw, and go on with those whose draft was just that; row starts[answer] is the first of each."""
+        ahead = 0
+        while answers:
+            part = logits if len(answers) == len(logits) else logits[[starts[answer] + ahead for answer in answers]]
+            drawn = choose(part, [answer.chooser for answer in answers])
+            going = self._give(answers, drawn)
+            answers = [one for one in going if ahead < len(one.drafts) and one.tokens[-1] == one.drafts[ahead]]
+            ahead += 1
+            self.counters.accepted_tokens += len(answers)
+
+    def _give(self, answers: Sequence[_Answer], drawn: Sequence[Token | None]) -> list[_Answer]:
+        """The tokens to those who asked, and the end where it has come; who goes on."""
         ended: list[tuple[_Answer, End]] = []
+        going = []
         for answer, token in zip(answers, drawn, strict=True):
             request = answer.prompt.request
             if token is None:
@@ -299,7 +366,10 @@ class Engine:
                 ended.append((answer, "stop"))
             elif len(answer.tokens) == request.limit:
                 ended.append((answer, "length"))
+            else:
+                going.append(answer)
         self._leave(ended)
+        return going
 
     def _leave(self, ended: Sequence[tuple[_Answer, End]]) -> None:
         if not ended:
@@ -317,9 +387,9 @@ class Engine:
             prompt.request.on_end(answer.sample, end)
 
 
-def network_of(model: Transformer, pages: int, positions: int) -> Network:
+def network_of(model: Transformer, pages: int, positions: int, drafts: bool = False) -> Network:
     """The fastest there is for the model."""
-    return (NativeNetwork if native_network.fits(model) else LatentNetwork)(model, pages, positions)
+    return (NativeNetwork if native_network.fits(model) else LatentNetwork)(model, pages, positions, drafts)
 
 
 def _table(pages: Sequence[Sequence[int]]) -> Tensor:

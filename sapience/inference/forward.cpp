@@ -5,7 +5,8 @@
 // Every number is added up in an order that depends neither on what else is computed in the call nor on the number of threads:
 // a token's result has the same bits alone and in a batch, in a prompt read at once or in pieces.
 //
-// Structures mirror those of native_network.py. Not covered: other types than float32, prediction modules, gradients.
+// A prediction module (section 2.2) is a model of one layer whose rows begin as a join of the token's embedding and the main
+// model's state. Structures mirror those of native_network.py. Not covered: other types than float32, gradients.
 
 #include <cmath>
 #include <cstdint>
@@ -45,6 +46,7 @@ struct Model {
     int32_t inner, shared_inner, expert_inner, experts, choices, groups, open_groups, counted, softmax_gate, norm_weights;
     float eps, scale, routed_factor;
     const float *embedding, *norm, *head;
+    const float *join, *embedding_norm, *state_norm;  // a prediction module's: [hidden, 2 hidden] and two norms; else null
     const Layer *layer;
 };
 
@@ -56,6 +58,8 @@ struct Batch {
     const float *cosines, *sines;     // [positions, rope / 2]
     const int32_t *want;              // [wanted]: the tokens whose logits are asked for
     float *logits;                    // [wanted, vocabulary]
+    const float *given;               // [tokens, hidden]: states that a prediction module joins; else null
+    float *states;                    // [tokens, hidden]: states after the final norm; null where nobody wants them
     float *scratch;                   // scratch_size() floats
 };
 
@@ -322,7 +326,7 @@ static void attend(const Model &m, const Layer &l, const Batch &b, int t, int h,
 
 // What a call works with, row after row, a row for each token or for each token's copy at an expert.
 struct Room {
-    float *x, *normed, *added, *q_low, *q, *kv, *values, *logits, *products, *inner;
+    float *x, *joined, *normed, *added, *q_low, *q, *kv, *values, *logits, *products, *inner;
     float *copies, *copy_products, *copy_inner, *copy_out, *weights, *scores;
     int32_t *chosen, *place, *source, *first;
     int64_t size;
@@ -337,6 +341,7 @@ static Room divided(const Model &m, int64_t tokens, int64_t positions, int64_t t
         return place;
     };
     room.x = take(tokens * m.hidden);
+    room.joined = take(m.join ? 2 * tokens * m.hidden : 0);
     room.normed = take(tokens * m.hidden);
     room.added = take(tokens * m.hidden);
     room.q_low = take(tokens * m.q_rank);
@@ -477,15 +482,29 @@ extern "C" void forward(const Model *model, const Batch *batch) {
     Room room = divided(m, b.tokens, b.positions, b.threads, b.scratch);
 #pragma omp parallel num_threads(b.threads)
     {
+        if (m.join) {
+#pragma omp for schedule(static)
+            for (int64_t t = 0; t < b.tokens; t++) {
+                float *row = room.joined + 2 * t * m.hidden;
+                norm(m.embedding + b.token[t] * m.hidden, m.embedding_norm, row, m.hidden, m.eps);
+                norm(b.given + t * m.hidden, m.state_norm, row + m.hidden, m.hidden, m.eps);
+            }
+            shared_product(m.join, room.joined, room.x, m.hidden, b.tokens, 2 * m.hidden);
+        }
 #pragma omp for schedule(static)
         for (int64_t t = 0; t < b.tokens; t++) {
             float *row = room.x + t * m.hidden;
-            std::memcpy(row, m.embedding + b.token[t] * m.hidden, m.hidden * sizeof(float));
+            if (!m.join) std::memcpy(row, m.embedding + b.token[t] * m.hidden, m.hidden * sizeof(float));
             norm(row, m.layer[0].attention_norm, room.normed + t * m.hidden, m.hidden, m.eps);
         }
         for (int i = 0; i < m.layers; i++) {
             attention(m, m.layer[i], b, room);
             feed_forward(m, m.layer[i], b, room, i + 1 < m.layers ? m.layer[i + 1].attention_norm : m.norm);
+        }
+        if (b.states) {
+#pragma omp for schedule(static)
+            for (int64_t t = 0; t < b.tokens; t++)
+                std::memcpy(b.states + t * m.hidden, room.normed + t * m.hidden, m.hidden * sizeof(float));
         }
 #pragma omp for schedule(static)
         for (int64_t w = 0; w < b.wanted; w++)

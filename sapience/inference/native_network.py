@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from sapience.inference.native_library import native_library
-from sapience.inference.network import check_tokens
+from sapience.inference.network import Passed, Places, check_tokens
 from sapience.inference.pages import PAGE
 from sapience.model.block import DenseBlock, ExpertBlock
-from sapience.model.transformer import Transformer
+from sapience.model.transformer import PredictionModule, Transformer
 
 _POINTERS = ctypes.c_void_p
 
@@ -35,7 +35,9 @@ class _Model(ctypes.Structure):
             "expert_inner", "experts", "choices", "groups", "open_groups", "counted", "softmax_gate", "norm_weights",
         )),
         *((name, ctypes.c_float) for name in ("eps", "scale", "routed_factor")),
-        *((name, _POINTERS) for name in ("embedding", "norm", "head", "layer")),
+        *((name, _POINTERS) for name in (
+            "embedding", "norm", "head", "join", "embedding_norm", "state_norm", "layer",
+        )),
     ]  # fmt: skip
 
 
@@ -43,7 +45,7 @@ class _Batch(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("tokens", "page", "pages_per_row", "positions", "wanted", "threads")),
         *((name, _POINTERS) for name in (
-            "token", "position", "row", "table", "cosines", "sines", "want", "logits", "scratch",
+            "token", "position", "row", "table", "cosines", "sines", "want", "logits", "given", "states", "scratch",
         )),
     ]  # fmt: skip
 
@@ -76,41 +78,56 @@ class NativeNetwork:
     at_once = 1024
     """Need some 30 MB at a width of 256."""
 
-    def __init__(self, model: Transformer, pages: int, positions: int) -> None:
-        """A cache of so many pages for rows of at most so many positions."""
+    def __init__(self, model: Transformer, pages: int, positions: int, drafts: bool = False) -> None:
+        """See LatentNetwork."""
         library = native_library()
         if library is None:
             raise RuntimeError("the C++ forward pass cannot be had here: ask `fits` before")
         library.scratch_size.restype = ctypes.c_int64
-        self.library, self.model = library, model
+        self.library, self.model, self.drafts = library, model, drafts
         self.threads = torch.get_num_threads()
         self.positions = -(-positions // PAGE) * PAGE
         self.cosines, self.sines = model.rotary(self.positions)
         config = model.config
+        blocks = [*model.layers, *(module.block for module in model.predictions[:drafts])]
         width = config.kv_lora_rank + config.qk_rope_head_dim
-        self.cache_LpSW = torch.empty(len(model.layers), pages, PAGE, width)
-        self.layers = (_Layer * len(model.layers))(
-            *(_layer(layer, cache) for layer, cache in zip(model.layers, self.cache_LpSW, strict=True))  # type: ignore[arg-type]
+        self.cache_LpSW = torch.empty(len(blocks), pages, PAGE, width)
+        self.layers = (_Layer * len(blocks))(
+            *(_layer(block, cache) for block, cache in zip(blocks, self.cache_LpSW, strict=True))
         )
         self.network = _model(model, self.layers)
+        self.prediction = _prediction(model, self.layers, self.network) if drafts else None
         self.scratch = torch.empty(0)
 
-    def forward(
-        self, tokens_N: Tensor, positions_N: Tensor, rows_N: Tensor, table_RP: Tensor, wanted: Tensor
-    ) -> Tensor:
+    def forward(self, tokens_N: Tensor, places: Places, wanted: Tensor) -> Passed:
         """See Network."""
-        check_tokens(tokens_N, self.model.config.vocab_size)
-        positions_N, rows_N, wanted, table_RP = (x.int().contiguous() for x in (positions_N, rows_N, wanted, table_RP))
-        logits = torch.empty(len(wanted), self.model.config.vocab_size)
-        network = ctypes.byref(self.network)
-        size = self.library.scratch_size(network, len(tokens_N), self.positions, self.threads)
+        return self._run(self.network, tokens_N, places, wanted, None)
+
+    def predict(self, tokens_N: Tensor, places: Places, wanted: Tensor, states_ND: Tensor) -> Passed:
+        """See Network."""
+        assert self.prediction is not None
+        return self._run(self.prediction, tokens_N, places, wanted, states_ND.contiguous())
+
+    def _run(
+        self, network: _Model, tokens_N: Tensor, places: Places, wanted: Tensor, given_ND: Tensor | None
+    ) -> Passed:
+        config, count = self.model.config, len(tokens_N)
+        check_tokens(tokens_N, config.vocab_size)
+        tokens_N = tokens_N.long()
+        positions_N, rows_N, table_RP, wanted = (x.int().contiguous() for x in (*places, wanted))
+        logits = torch.empty(len(wanted), config.vocab_size)
+        states_ND = torch.empty(count, config.hidden_size) if self.drafts else None
+        size = self.library.scratch_size(ctypes.byref(network), count, self.positions, self.threads)
         if len(self.scratch) < size:
             self.scratch = torch.empty(size)
-        sizes = len(tokens_N), PAGE, table_RP.shape[1], self.positions, len(wanted), self.threads
-        arrays = tokens_N.long(), positions_N, rows_N, table_RP, self.cosines, self.sines, wanted, logits, self.scratch
-        batch = _Batch(*sizes, *(array.data_ptr() for array in arrays))
-        self.library.forward(network, ctypes.byref(batch))
-        return logits
+        sizes = count, PAGE, table_RP.shape[1], self.positions, len(wanted), self.threads
+        arrays = (
+            tokens_N, positions_N, rows_N, table_RP, self.cosines, self.sines, wanted, logits, given_ND, states_ND,
+            self.scratch,
+        )  # fmt: skip
+        batch = _Batch(*sizes, *(None if array is None else array.data_ptr() for array in arrays))
+        self.library.forward(ctypes.byref(network), ctypes.byref(batch))
+        return Passed(logits, states_ND)
 
     def copy(self, source: Sequence[int], target: Sequence[int]) -> None:
         """See Network."""
@@ -150,7 +167,7 @@ def _model(model: Transformer, layers: "ctypes.Array[_Layer]") -> _Model:
     first = model.layers[0]
     assert isinstance(first, DenseBlock | ExpertBlock)
     return _Model(
-        layers=len(layers),
+        layers=len(model.layers),
         hidden=config.hidden_size,
         heads=config.num_attention_heads,
         q_rank=config.q_lora_rank or 0,
@@ -177,3 +194,16 @@ def _model(model: Transformer, layers: "ctypes.Array[_Layer]") -> _Model:
         head=model.head.weight.data_ptr(),
         layer=ctypes.addressof(layers),
     )
+
+
+def _prediction(model: Transformer, layers: "ctypes.Array[_Layer]", main: _Model) -> _Model:
+    """The first prediction module, whose layer is the last."""
+    module = model.predictions[0]
+    assert isinstance(module, PredictionModule)
+    made = _Model()
+    ctypes.pointer(made)[0] = main
+    made.layers = 1
+    made.layer = ctypes.addressof(layers) + (len(layers) - 1) * ctypes.sizeof(_Layer)
+    made.norm, made.join = module.norm.weight.data_ptr(), module.join.weight.data_ptr()
+    made.embedding_norm, made.state_norm = module.embedding_norm.weight.data_ptr(), module.hidden_norm.weight.data_ptr()
+    return made

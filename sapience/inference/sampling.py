@@ -87,6 +87,20 @@ def choose(logits_BV: Tensor, choosers: Sequence[Chooser]) -> list[Token | None]
     return _tokens(drawn_B, adjusted_BV, logprobs_BV, choosers)
 
 
+def guess(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int) -> list[int]:
+    """What the answers would draw from these logits as the token `ahead` of their next, with that token's random number.
+
+    So a draft is the very token that is drawn wherever the guessed distribution is near the true one. Penalties and
+    constraints are left out: they only cost drafts.
+    """
+    warm = [row for row, chooser in enumerate(choosers) if chooser.sampling.temperature > 0]
+    drawn_B = logits_BV.argmax(-1)
+    if warm:
+        drawn_B[warm] = _drawn(logits_BV[warm], [choosers[row] for row in warm], ahead)
+    tokens: list[int] = drawn_B.tolist()
+    return tokens
+
+
 def _tokens(
     drawn_B: Tensor, adjusted_BV: Tensor, logprobs_BV: Tensor, choosers: Sequence[Chooser]
 ) -> list[Token | None]:
@@ -109,7 +123,7 @@ def _tokens(
     return tokens
 
 
-def _drawn(logits_BV: Tensor, choosers: Sequence[Chooser]) -> Tensor:
+def _drawn(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int = 0) -> Tensor:
     """By the inverse of the distribution function, in float64."""
     device = logits_BV.device
     asked = [chooser.sampling for chooser in choosers]
@@ -119,7 +133,8 @@ def _drawn(logits_BV: Tensor, choosers: Sequence[Chooser]) -> Tensor:
     if limited:
         chance_BV[limited] = _limited(chance_BV[limited], [asked[row] for row in limited])
     cumulative_BV = chance_BV.cumsum(-1)
-    uniform_B = torch.tensor([one.uniforms[one.drawn] for one in choosers], dtype=torch.float64, device=device)
+    uniforms = [one.uniforms[one.drawn + ahead] for one in choosers]
+    uniform_B = torch.tensor(uniforms, dtype=torch.float64, device=device)
     total_B = cumulative_BV[:, -1]
     threshold_B = torch.minimum(uniform_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
     return (cumulative_BV <= threshold_B.unsqueeze(1)).sum(-1).clamp(max=logits_BV.shape[1] - 1)

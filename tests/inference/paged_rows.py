@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sapience.inference.native_network import NativeNetwork
-from sapience.inference.network import LatentNetwork
+from sapience.inference.network import LatentNetwork, Places
 from sapience.inference.pages import PAGE, pages_for
 from sapience.model.transformer import Transformer
 
@@ -39,14 +39,16 @@ class PagedRows:
         for start in range(0, len(tokens), at_once):
             piece = slice(start, start + at_once)
             wanted = ends[(ends >= start) & (ends < start + at_once)] - start
-            parts.append(self.network.forward(tokens[piece], positions[piece], rows[piece], self.table, wanted))
+            parts.append(
+                self.network.forward(tokens[piece], Places(positions[piece], rows[piece], self.table), wanted).logits
+            )
         return torch.cat(parts)
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Logits behind one more token of each row."""
         rows = torch.arange(len(tokens))
-        logits = self.network.forward(torch.tensor(tokens), self.lengths, rows, self.table, rows)
+        logits = self.network.forward(torch.tensor(tokens), Places(self.lengths, rows, self.table), rows).logits
         self.lengths = self.lengths + 1
         return logits
 
