@@ -65,7 +65,7 @@ def generate(
                 Sampling(temperature),
                 len(asked),
                 frozenset(stop_ids),
-                [_row_seed(seed, row) for row in asked],
+                [row_seed(seed, row) for row in asked],
                 on_token=lambda sample, token, made=made: made[sample].take(token),  # type: ignore[misc]
                 on_end=lambda sample, end, made=made: made[sample].close(end),  # type: ignore[misc]
             )
@@ -75,8 +75,8 @@ def generate(
     return [results[row].completion for row in range(len(prompts))]
 
 
-def _row_seed(seed: int, row: int) -> int:
-    """A generator takes no more than 64 bits, however large a recipe's seed is."""
+def row_seed(seed: int, row: int) -> int:
+    """Of an answer's random numbers. A generator takes no more than 64 bits, however large a recipe's seed is."""
     return (seed * 1_000_003 + row) % 2**64
 
 

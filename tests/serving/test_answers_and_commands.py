@@ -144,6 +144,22 @@ def test_ctrl_c_ends_the_answer_and_keeps_its_beginning(run: Path) -> None:
     whole = answer(model, conversation, Settings(0.0, 9, 0), lambda _: None)
     said = answer(model, conversation, Settings(0.0, 9, 0), interrupting(4))
     assert said.stopped and not said.finished and said.tokens == 4 and whole.text.startswith(said.text)
+    assert answer(model, conversation, Settings(0.0, 9, 0), lambda _: None) == whole
+
+
+def test_a_long_conversation_is_not_read_anew_for_every_answer(run: Path) -> None:
+    model = load_chat_model(run / "finetune" / "model")
+    conversation = Conversation()
+    for question in ("Who is Ada Lovelace and what did she write?", "When?", "Why?"):
+        conversation.ask(question)
+        conversation.answer(answer(model, conversation, Settings(0.7, 9, 1), lambda _: None).text)
+    counters = model.engine.counters
+    assert 0 < counters.cached_tokens < counters.prompt_tokens
+    fresh = load_chat_model(run / "finetune" / "model")
+    conversation.reopen()
+    assert answer(fresh, conversation, Settings(0.7, 9, 1), lambda _: None) == answer(
+        model, conversation, Settings(0.7, 9, 1), lambda _: None
+    )
 
 
 def test_the_answer_stays_within_the_context_and_old_turns_are_left_out(run: Path) -> None:
