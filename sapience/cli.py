@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sapience import __version__
-from sapience.commands import answers, bench, models, runs
+from sapience.commands import answers, bench, models, runs, serve
 from sapience.recipe import UserError
 
 INTERRUPTED = 130
@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for part in (runs, models, answers, bench):
+for part in (runs, models, serve, answers, bench):
     app.add_typer(part.app)
 
 

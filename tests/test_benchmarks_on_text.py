@@ -104,3 +104,17 @@ def test_precisions_are_compared(folder: Path, tmp_path: Path) -> None:
     record = ran("precision.py", "compare", *(tmp_path / f"{name}.json" for name in ("one", "same", "other")))
     differences = record["relative_difference"]
     assert differences["one"] == differences["same"] == 0 and differences["other"] != 0
+
+
+def test_a_trunk_goes_on_to_the_end_it_would_have_had(folder: Path, tmp_path: Path) -> None:
+    recipe = BENCHMARKS.parent / "recipes" / "gpu-mini.yaml"
+
+    def train(name: str, *options: object) -> list[float]:
+        out = tmp_path / f"{name}.json"
+        ran("precision.py", "train", folder, recipe, out, "--steps", "4", *options, "--set", *TINY)
+        losses: list[float] = json.loads(out.read_text())["losses"]
+        return losses
+
+    whole = train("whole")
+    assert train("trunk", "--trunk", "2", tmp_path / "moment") == whole[:2]
+    assert train("branch", "--from", tmp_path / "moment") == whole[2:]
