@@ -95,10 +95,12 @@ class Engine:
         positions: int | None = None,
         context: int | None = None,
         depth: int = 0,
+        eight_bits: bool = False,
     ) -> None:
         """At most `rows` answers at once; latents of `positions` tokens are kept (by default what fits into 2 GiB, but no
         more than `rows` full contexts); no sequence is longer than `context` (by default what the model was made for). Up to
-        `depth` tokens are drafted ahead where the model has a prediction module and that is faster."""
+        `depth` tokens are drafted ahead where the model has a prediction module and that is faster. `eight_bits`: weights on a
+        CPU are rounded to 8 bits, which is faster where reading them is what takes time; elsewhere it says nothing."""
         model.refresh()
         config = model.config
         self.model, self.rows = model, rows
@@ -110,7 +112,7 @@ class Engine:
         self._pages = Pages(pages_for(positions))
         self.depth = depth if model.predictions else 0
         self._pace = Pace()
-        self._network = network_of(model, self._pages.count, self.context, self.depth > 0)
+        self._network = network_of(model, self._pages.count, self.context, self.depth > 0, eight_bits)
         self._lock = threading.Lock()
         self._arrived: deque[Request] = deque()
         self._unwanted: set[Request] = set()
@@ -387,9 +389,13 @@ class Engine:
             prompt.request.on_end(answer.sample, end)
 
 
-def network_of(model: Transformer, pages: int, positions: int, drafts: bool = False) -> Network:
+def network_of(
+    model: Transformer, pages: int, positions: int, drafts: bool = False, eight_bits: bool = False
+) -> Network:
     """The fastest there is for the model."""
-    return (NativeNetwork if native_network.fits(model) else LatentNetwork)(model, pages, positions, drafts)
+    if native_network.fits(model):
+        return NativeNetwork(model, pages, positions, drafts, eight_bits)
+    return LatentNetwork(model, pages, positions, drafts)
 
 
 def _table(pages: Sequence[Sequence[int]]) -> Tensor:

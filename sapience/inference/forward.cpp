@@ -1,4 +1,4 @@
-// The network's forward pass over a latent cache in pages, in float32 on a CPU, for drawing: any number of tokens of any
+// The network's forward pass over a latent cache in pages, on a CPU, for drawing: any number of tokens of any
 // sequences, at any positions, in one call (DeepSeek-V3 report, section 2.1; attention in its absorbed form). Weights are read
 // where PyTorch keeps them. A weight is read once for all tokens of a call; one call is one team of threads.
 //
@@ -6,7 +6,8 @@
 // a token's result has the same bits alone and in a batch, in a prompt read at once or in pieces.
 //
 // A prediction module (section 2.2) is a model of one layer whose rows begin as a join of the token's embedding and the main
-// model's state. Structures mirror those of native_network.py. Not covered: other types than float32, gradients.
+// model's state. Matrices are in float32, or in 8 bits with a factor a row; everything is added up in float32. Structures mirror
+// those of native_network.py. Not covered: gradients.
 
 #include <cmath>
 #include <cstdint>
@@ -24,6 +25,7 @@ constexpr int LANES = 8, AT_ONCE = 2;   // 8 and 5 in 16
 #endif
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t Words __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 
@@ -31,13 +33,20 @@ typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
 constexpr int CHUNK = 32;             // outputs of a product that a thread takes at a time
 constexpr int MOST_EXPERTS = 1024, MOST_GROUPS = 64, MOST_LATENT = 2048;
 
+// Rows of a matrix, or of several one after another: floats, or bytes where there are factors, one a row.
+struct Matrix {
+    const void *rows;
+    const float *factors;
+    explicit operator bool() const { return rows; }
+};
+
 struct Layer {
-    const float *attention_norm;
-    const float *q_down, *q_norm;     // null where queries are not compressed
-    const float *q_up, *kv_down, *kv_norm, *kv_up, *out, *feed_norm;
+    const float *attention_norm, *q_norm, *kv_norm, *kv_up, *feed_norm;
+    Matrix q_down;                    // null where queries are not compressed
+    Matrix q_up, kv_down, out;
     const float *gate, *bias;         // null in a dense layer
-    const float *gate_up, *down;      // a dense layer's, or the shared experts'; null where there are none
-    const float *experts_gate_up, *experts_down;
+    Matrix gate_up, down;             // a dense layer's, or the shared experts'; null where there are none
+    Matrix experts_gate_up, experts_down;
     float *cache;                     // [pages, page, rank + rope]: normalised latent, rotated key
 };
 
@@ -45,8 +54,8 @@ struct Model {
     int32_t layers, hidden, heads, q_rank, rank, nope, rope, value, vocabulary;
     int32_t inner, shared_inner, expert_inner, experts, choices, groups, open_groups, counted, softmax_gate, norm_weights;
     float eps, scale, routed_factor;
-    const float *embedding, *norm, *head;
-    const float *join, *embedding_norm, *state_norm;  // a prediction module's: [hidden, 2 hidden] and two norms; else null
+    const float *embedding, *norm, *embedding_norm, *state_norm;
+    Matrix head, join;                // join [hidden, 2 hidden] and the two norms before it are a prediction module's; else null
     const Layer *layer;
 };
 
@@ -109,9 +118,20 @@ static inline Vector held(Vector v) {
     return v;
 }
 
+static inline Vector loaded(const float *w) { return *(const Vector *)w; }
+static inline Vector loaded(const int8_t *w) {  // said in one step, the compiler converts number by number
+#if defined(__AVX512F__)
+    return (Vector)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)w)));
+#elif defined(__AVX2__)
+    return (Vector)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)w)));
+#else
+    return __builtin_convertvector(*(const Bytes *)w, Vector);
+#endif
+}
+
 // y[b, n] = w[n, :] x[b, :] for N rows of w and B of x. With FETCH the rows of w behind these are on their way meanwhile.
-template <int N, int B, bool FETCH = false>
-static inline void tile(const float *w, const float *x, float *y, int width, int64_t x_stride, int64_t y_stride) {
+template <int N, int B, bool FETCH = false, class T>
+static inline void tile(const T *w, const float *x, float *y, int width, int64_t x_stride, int64_t y_stride) {
     Vector sums[N][B], left[N];
 #pragma GCC unroll 8
     for (int n = 0; n < N; n++)
@@ -121,7 +141,7 @@ static inline void tile(const float *w, const float *x, float *y, int width, int
     for (; k + LANES <= width; k += LANES) {
 #pragma GCC unroll 8
         for (int n = 0; n < N; n++) {
-            left[n] = held(*(const Vector *)(w + (int64_t)n * width + k));
+            left[n] = held(loaded(w + (int64_t)n * width + k));
             if (FETCH) __builtin_prefetch(w + (int64_t)(n + N) * width + k);
         }
 #pragma GCC unroll 8
@@ -139,7 +159,7 @@ static inline void tile(const float *w, const float *x, float *y, int width, int
         else
             sum[0] = total(sums[0][b]);
         for (int n = 0; n < N; n++) {
-            for (int i = k; i < width; i++) sum[n] = fused(w[(int64_t)n * width + i], x[b * x_stride + i], sum[n]);
+            for (int i = k; i < width; i++) sum[n] = fused((float)w[(int64_t)n * width + i], x[b * x_stride + i], sum[n]);
             y[b * y_stride + n] = sum[n];
         }
     }
@@ -167,8 +187,8 @@ static void mix(const float *rows, const float *factor, float *y, int count, int
 }
 
 // Tiles of B rows of x, then of what is left.
-template <int N, int B>
-static inline void columns(const float *w, const float *x, float *y, int rows, int width, int64_t x_stride, int64_t y_stride) {
+template <int N, int B, class T>
+static inline void columns(const T *w, const float *x, float *y, int rows, int width, int64_t x_stride, int64_t y_stride) {
     if (rows >= B) tile<N, B, true>(w, x, y, width, x_stride, y_stride);
     int b = B;
     for (; b + B <= rows; b += B) tile<N, B>(w, x + b * x_stride, y + b * y_stride, width, x_stride, y_stride);
@@ -178,19 +198,31 @@ static inline void columns(const float *w, const float *x, float *y, int rows, i
 }
 
 // y[b, n] = w[n, :] x[b, :] for n from begin to end.
-static void product(const float *w, const float *x, float *y, int begin, int end, int rows, int width, int64_t x_stride, int64_t y_stride) {
+template <class T>
+static void product(const T *w, const float *x, float *y, int begin, int end, int rows, int width, int64_t x_stride, int64_t y_stride) {
     int n = begin;
     for (; n + 4 <= end; n += 4) columns<4, AT_ONCE>(w + (int64_t)n * width, x, y + n, rows, width, x_stride, y_stride);
     for (; n < end; n++) columns<1, AT_ONCE>(w + (int64_t)n * width, x, y + n, rows, width, x_stride, y_stride);
 }
 
+// The same for the rows of a matrix from `first` on.
+static void product(const Matrix &w, int64_t first, const float *x, float *y, int begin, int end, int rows, int width, int64_t y_stride) {
+    if (!w.factors) {
+        product((const float *)w.rows + first * width, x, y, begin, end, rows, width, width, y_stride);
+        return;
+    }
+    product((const int8_t *)w.rows + first * width, x, y, begin, end, rows, width, width, y_stride);
+    for (int b = 0; b < rows; b++)
+        for (int n = begin; n < end; n++) y[b * y_stride + n] *= w.factors[first + n];
+}
+
 // The same for all outputs, by all threads.
-static void shared_product(const float *w, const float *x, float *y, int outputs, int rows, int width) {
+static void shared_product(const Matrix &w, const float *x, float *y, int outputs, int rows, int width) {
     int chunks = (outputs + CHUNK - 1) / CHUNK;
 #pragma omp for schedule(static)
     for (int c = 0; c < chunks; c++) {
         int end = (c + 1) * CHUNK < outputs ? (c + 1) * CHUNK : outputs;
-        product(w, x, y, c * CHUNK, end, rows, width, width, outputs);
+        product(w, 0, x, y, c * CHUNK, end, rows, width, outputs);
     }
 }
 
@@ -404,7 +436,7 @@ static void attention(const Model &m, const Layer &l, const Batch &b, const Room
 static void routed_experts(const Model &m, const Layer &l, const Batch &b, const Room &room) {
     int copies = b.tokens * m.choices, width = m.expert_inner, up_chunks = (2 * width + CHUNK - 1) / CHUNK;
     int down_chunks = (m.hidden + CHUNK - 1) / CHUNK;
-    shared_product(l.gate, room.normed, room.logits, m.experts, b.tokens, m.hidden);
+    shared_product(Matrix{l.gate, nullptr}, room.normed, room.logits, m.experts, b.tokens, m.hidden);
 #pragma omp for schedule(static)
     for (int t = 0; t < b.tokens; t++)
         choose(m, room.logits + (int64_t)t * m.experts, l.bias, room.chosen + t * m.choices, room.weights + t * m.choices);
@@ -427,8 +459,8 @@ static void routed_experts(const Model &m, const Layer &l, const Batch &b, const
         for (int c = 0; c < up_chunks; c++) {
             int64_t first = room.first[e];
             int count = room.first[e + 1] - first, end = (c + 1) * CHUNK < 2 * width ? (c + 1) * CHUNK : 2 * width;
-            product(l.experts_gate_up + (int64_t)e * 2 * width * m.hidden, room.copies + first * m.hidden,
-                    room.copy_products + first * 2 * width, c * CHUNK, end, count, m.hidden, m.hidden, 2 * width);
+            product(l.experts_gate_up, (int64_t)e * 2 * width, room.copies + first * m.hidden,
+                    room.copy_products + first * 2 * width, c * CHUNK, end, count, m.hidden, 2 * width);
         }
 #pragma omp for schedule(static)
     for (int64_t c = 0; c < copies; c++)
@@ -438,8 +470,8 @@ static void routed_experts(const Model &m, const Layer &l, const Batch &b, const
         for (int c = 0; c < down_chunks; c++) {
             int64_t first = room.first[e];
             int count = room.first[e + 1] - first, end = (c + 1) * CHUNK < m.hidden ? (c + 1) * CHUNK : m.hidden;
-            product(l.experts_down + (int64_t)e * m.hidden * width, room.copy_inner + first * width,
-                    room.copy_out + first * m.hidden, c * CHUNK, end, count, width, width, m.hidden);
+            product(l.experts_down, (int64_t)e * m.hidden, room.copy_inner + first * width, room.copy_out + first * m.hidden,
+                    c * CHUNK, end, count, width, m.hidden);
         }
 }
 

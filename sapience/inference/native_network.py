@@ -18,14 +18,18 @@ from sapience.model.transformer import PredictionModule, Transformer
 _POINTERS = ctypes.c_void_p
 
 
+class _Matrix(ctypes.Structure):
+    _fields_ = [("rows", _POINTERS), ("factors", _POINTERS)]
+
+
 class _Layer(ctypes.Structure):
     _fields_ = [
-        (name, _POINTERS)
-        for name in (
-            "attention_norm", "q_down", "q_norm", "q_up", "kv_down", "kv_norm", "kv_up", "out", "feed_norm", "gate", "bias",
-            "gate_up", "down", "experts_gate_up", "experts_down", "cache",
-        )
-    ]  # fmt: skip
+        *((name, _POINTERS) for name in ("attention_norm", "q_norm", "kv_norm", "kv_up", "feed_norm")),
+        *((name, _Matrix) for name in ("q_down", "q_up", "kv_down", "out")),
+        *((name, _POINTERS) for name in ("gate", "bias")),
+        *((name, _Matrix) for name in ("gate_up", "down", "experts_gate_up", "experts_down")),
+        ("cache", _POINTERS),
+    ]
 
 
 class _Model(ctypes.Structure):
@@ -35,9 +39,9 @@ class _Model(ctypes.Structure):
             "expert_inner", "experts", "choices", "groups", "open_groups", "counted", "softmax_gate", "norm_weights",
         )),
         *((name, ctypes.c_float) for name in ("eps", "scale", "routed_factor")),
-        *((name, _POINTERS) for name in (
-            "embedding", "norm", "head", "join", "embedding_norm", "state_norm", "layer",
-        )),
+        *((name, _POINTERS) for name in ("embedding", "norm", "embedding_norm", "state_norm")),
+        *((name, _Matrix) for name in ("head", "join")),
+        ("layer", _POINTERS),
     ]  # fmt: skip
 
 
@@ -78,8 +82,11 @@ class NativeNetwork:
     at_once = 1024
     """Need some 30 MB at a width of 256."""
 
-    def __init__(self, model: Transformer, pages: int, positions: int, drafts: bool = False) -> None:
-        """See LatentNetwork."""
+    def __init__(
+        self, model: Transformer, pages: int, positions: int, drafts: bool = False, eight_bits: bool = False
+    ) -> None:
+        """See LatentNetwork. With `eight_bits` the matrices but the gate's and that of keys and values are rounded
+        (`rounded_rows`), copies a quarter as large."""
         library = native_library()
         if library is None:
             raise RuntimeError("the C++ forward pass cannot be had here: ask `fits` before")
@@ -92,11 +99,13 @@ class NativeNetwork:
         blocks = [*model.layers, *(module.block for module in model.predictions[:drafts])]
         width = config.kv_lora_rank + config.qk_rope_head_dim
         self.cache_LpSW = torch.empty(len(blocks), pages, PAGE, width)
+        made = _Matrices(eight_bits)
+        self.matrices = made
         self.layers = (_Layer * len(blocks))(
-            *(_layer(block, cache) for block, cache in zip(blocks, self.cache_LpSW, strict=True))
+            *(_layer(block, cache, made) for block, cache in zip(blocks, self.cache_LpSW, strict=True))
         )
-        self.network = _model(model, self.layers)
-        self.prediction = _prediction(model, self.layers, self.network) if drafts else None
+        self.network = _model(model, self.layers, made)
+        self.prediction = _prediction(model, self.layers, self.network, made) if drafts else None
         self.scratch = torch.empty(0)
 
     def forward(self, tokens_N: Tensor, places: Places, wanted: Tensor) -> Passed:
@@ -134,35 +143,58 @@ class NativeNetwork:
         self.cache_LpSW[:, list(target)] = self.cache_LpSW[:, list(source)]
 
 
-def _layer(layer: DenseBlock | ExpertBlock, cache_pSW: Tensor) -> _Layer:
+def rounded_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [N, K] of a matrix, or of several, as whole numbers from -127 to 127 and a factor each, [N]."""
+    rows_NK = weight.detach().reshape(-1, weight.shape[-1])
+    factors_N = (rows_NK.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return (rows_NK / factors_N.unsqueeze(1)).round().to(torch.int8), factors_N
+
+
+class _Matrices:
+    """What the library is told of weights; holds what had to be made for that."""
+
+    def __init__(self, eight_bits: bool) -> None:
+        self.eight_bits = eight_bits
+        self._kept: list[Tensor] = []
+
+    def of(self, weight: Tensor) -> _Matrix:
+        if not self.eight_bits:
+            return _Matrix(weight.data_ptr(), None)
+        rows_NK, factors_N = rounded_rows(weight)
+        self._kept += [rows_NK, factors_N]
+        return _Matrix(rows_NK.data_ptr(), factors_N.data_ptr())
+
+
+def _layer(layer: DenseBlock | ExpertBlock, cache_pSW: Tensor, made: _Matrices) -> _Layer:
     attention, config = layer.attention, layer.attention.config
     compressed = config.q_lora_rank is not None
-    parts: dict[str, Tensor] = {
+    vectors: dict[str, Tensor] = {
         "attention_norm": layer.attention_norm.weight,
-        "q_up": attention.q_up.weight if compressed else attention.q_proj.weight,
-        "kv_down": attention.kv_down.weight,
         "kv_norm": attention.kv_norm.weight,
         "kv_up": attention.kv_up.weight,
-        "out": attention.out.weight,
         "feed_norm": layer.feed_forward_norm.weight,
         "cache": cache_pSW,
     }
+    matrices: dict[str, Tensor] = {
+        "q_up": attention.q_up.weight if compressed else attention.q_proj.weight,
+        "kv_down": attention.kv_down.weight,
+        "out": attention.out.weight,
+    }
     if compressed:
-        parts |= {"q_down": attention.q_down.weight, "q_norm": attention.q_norm.weight}
+        matrices["q_down"], vectors["q_norm"] = attention.q_down.weight, attention.q_norm.weight
     dense = layer.feed_forward if isinstance(layer, DenseBlock) else layer.shared
     if dense is not None:
-        parts |= {"gate_up": dense.gate_up.weight, "down": dense.down.weight}
+        matrices |= {"gate_up": dense.gate_up.weight, "down": dense.down.weight}
     if isinstance(layer, ExpertBlock):
-        parts |= {
-            "gate": layer.gate.weight_ED,
-            "bias": layer.gate.bias_E,
-            "experts_gate_up": layer.experts.gate_up_EFD,
-            "experts_down": layer.experts.down_EDF,
-        }
-    return _Layer(**{name: part.data_ptr() for name, part in parts.items()})
+        vectors |= {"gate": layer.gate.weight_ED, "bias": layer.gate.bias_E}
+        matrices |= {"experts_gate_up": layer.experts.gate_up_EFD, "experts_down": layer.experts.down_EDF}
+    return _Layer(
+        **{name: part.data_ptr() for name, part in vectors.items()},
+        **{name: made.of(part) for name, part in matrices.items()},
+    )
 
 
-def _model(model: Transformer, layers: "ctypes.Array[_Layer]") -> _Model:
+def _model(model: Transformer, layers: "ctypes.Array[_Layer]", made: _Matrices) -> _Model:
     config = model.config
     first = model.layers[0]
     assert isinstance(first, DenseBlock | ExpertBlock)
@@ -191,12 +223,12 @@ def _model(model: Transformer, layers: "ctypes.Array[_Layer]") -> _Model:
         routed_factor=config.routed_scaling_factor,
         embedding=model.embedding.weight.data_ptr(),
         norm=model.norm.weight.data_ptr(),
-        head=model.head.weight.data_ptr(),
+        head=made.of(model.head.weight),
         layer=ctypes.addressof(layers),
     )
 
 
-def _prediction(model: Transformer, layers: "ctypes.Array[_Layer]", main: _Model) -> _Model:
+def _prediction(model: Transformer, layers: "ctypes.Array[_Layer]", main: _Model, matrices: _Matrices) -> _Model:
     """The first prediction module, whose layer is the last."""
     module = model.predictions[0]
     assert isinstance(module, PredictionModule)
@@ -204,6 +236,6 @@ def _prediction(model: Transformer, layers: "ctypes.Array[_Layer]", main: _Model
     ctypes.pointer(made)[0] = main
     made.layers = 1
     made.layer = ctypes.addressof(layers) + (len(layers) - 1) * ctypes.sizeof(_Layer)
-    made.norm, made.join = module.norm.weight.data_ptr(), module.join.weight.data_ptr()
+    made.norm, made.join = module.norm.weight.data_ptr(), matrices.of(module.join.weight)
     made.embedding_norm, made.state_norm = module.embedding_norm.weight.data_ptr(), module.hidden_norm.weight.data_ptr()
     return made

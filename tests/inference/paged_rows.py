@@ -1,12 +1,11 @@
 """Rows that are read and drawn through a network's pages, none of them shared: a loop that is easy to follow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from sapience.inference.native_network import NativeNetwork
-from sapience.inference.network import LatentNetwork, Places
+from sapience.inference.network import Network, Places
 from sapience.inference.pages import PAGE, pages_for
 from sapience.model.transformer import Transformer
 
@@ -16,7 +15,7 @@ class PagedRows:
 
     def __init__(
         self,
-        kind: type[NativeNetwork | LatentNetwork],
+        kind: Callable[[Transformer, int, int], Network],
         model: Transformer,
         prompts: Sequence[Sequence[int]],
         limit: int,

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from sapience.inference import native_network
 from sapience.inference.generate import generate
-from sapience.inference.native_network import NativeNetwork
+from sapience.inference.native_network import NativeNetwork, rounded_rows
 from sapience.inference.network import LatentNetwork
 from sapience.inference.pages import PAGE
 from sapience.model.transformer import Transformer
@@ -55,6 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "all experts": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 8},
     "tied head": {"tie_word_embeddings": True},
 }
+IN_EIGHT_BITS = partial(NativeNetwork, eight_bits=True)
 LENGTHS = 1, 7, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 40
 
 
@@ -94,25 +96,52 @@ def test_logits_are_those_of_the_reference(changes: dict[str, Any], spread: floa
     assert worst < 1e-4 if spread > 1 else worst < 1e-5
 
 
-def first_row(model: Transformer, asked: list[list[int]], steps: int, at_once: int = 10**9) -> list[Tensor]:
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=list(VARIANTS))
+def test_rounded_weights_are_the_only_difference(changes: dict[str, Any]) -> None:
+    """In 8 bits: the logits of a model whose matrices are what their rounded rows stand for."""
+    model = tiny_model(tiny_config(**changes))
+    exact = tiny_model(tiny_config(**changes), dtype=torch.float64)
+    head = exact.head.weight
+    if exact.config.tie_word_embeddings:
+        exact.head.weight = torch.nn.Parameter(head.detach().clone())
+    with torch.no_grad():
+        for name, weight in exact.named_parameters():
+            if weight.ndim > 1 and not any(part in name for part in ("gate.weight", "kv_up", "embedding")):
+                rows, factors = rounded_rows(model.get_parameter(name.replace("embedding.weight", "head.weight")))
+                assert rows.abs().amax() == 127
+                weight.copy_((rows.double() * factors.double().unsqueeze(1)).view_as(weight))
+    asked = prompts(LENGTHS, model.config.vocab_size)
+    rows, vocabulary = len(asked), model.config.vocab_size
+    ours = followed(PagedRows(IN_EIGHT_BITS, model, asked, 20), rows, vocabulary)
+    theirs = followed(PagedRows(LatentNetwork, exact, asked, 20), rows, vocabulary)
+    for mine, right in zip(ours, theirs, strict=True):
+        assert float((mine - right).abs().max() / right.abs().max()) < 1e-5
+
+
+def first_row(
+    model: Transformer, asked: list[list[int]], steps: int, at_once: int = 10**9, kind: Any = NativeNetwork
+) -> list[Tensor]:
     """Logits behind the first prompt and what follows it, whatever is read and drawn beside it."""
-    decoder = PagedRows(NativeNetwork, model, asked, steps)
+    decoder = PagedRows(kind, model, asked, steps)
     made = [decoder.read(at_once)[0]]
     return made + [decoder.step([step % 7 + row for row in range(len(asked))])[0] for step in range(steps)]
 
 
+@pytest.mark.parametrize("kind", [NativeNetwork, IN_EIGHT_BITS], ids=["float32", "8 bits"])
 @pytest.mark.parametrize("changes", [VARIANTS["narrow"], VARIANTS["wide"]], ids=["narrow", "wide"])
-def test_a_row_has_the_same_bits_in_any_company(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_has_the_same_bits_in_any_company(
+    changes: dict[str, Any], kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_model(tiny_config(**changes))
     mine, *others = prompts([21, *LENGTHS, 5, 9, 33], model.config.vocab_size)
-    alone = first_row(model, [mine], 20)
+    alone = first_row(model, [mine], 20, kind=kind)
     for company in ([mine], others[:1], others[:4], others, [mine, *others, mine]):
-        assert all(map(torch.equal, alone, first_row(model, [mine, *company], 20)))
+        assert all(map(torch.equal, alone, first_row(model, [mine, *company], 20, kind=kind)))
     for threads in (2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert all(map(torch.equal, alone, first_row(model, [mine, *others], 20)))
+        assert all(map(torch.equal, alone, first_row(model, [mine, *others], 20, kind=kind)))
     for at_once in (1, 4, 30):
-        assert all(map(torch.equal, alone, first_row(model, [mine, *others], 20, at_once)))
+        assert all(map(torch.equal, alone, first_row(model, [mine, *others], 20, at_once, kind)))
 
 
 def test_what_was_drawn_reads_as_it_was_drawn() -> None:
