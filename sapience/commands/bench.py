@@ -109,6 +109,8 @@ def train(
 
     sapience bench generate --config small --dtype bf16 --batch 64
 
+    sapience bench generate --model demo@pretrain --draft 1 --int8
+
     --serve: see sapience bench train --help."""
 )
 def generate(
@@ -123,19 +125,31 @@ def generate(
     prompt: Annotated[int, typer.Option(help="Tokens of a prompt.", min=1)] = 64,
     new: Annotated[int, typer.Option(help="Tokens of an answer.", min=1)] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", min=0.0)] = 0.0,
+    draft: Annotated[int, typer.Option(help="Tokens that the prediction module drafts ahead.", min=0)] = 0,
+    int8: Annotated[bool, typer.Option("--int8", help="Weights on a CPU in 8 bits.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A run's model or a folder, in place of random weights; it goes on with text of its own."),
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds; the median counts.", min=1)] = 5,
     served: Annotated[bool, typer.Option("--serve", help="Run a round for each line of standard input.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Time drawing: prompts read, then a token after the other for each."""
     from sapience.planning.shapes import find_shape
+    from sapience.run import resolve_model
 
-    shape = find_shape(config)
+    folder = None if model is None else resolve_model(model)
+    shape = find_shape(config if folder is None else str(folder / "config.json"))
     from sapience.inference.bench import AskedDrawing, DrawingBench
     from sapience.serving.printable import json_line
     from sapience.training.bench import serve, timed
 
-    made = DrawingBench(AskedDrawing(shape.name, shape.model, dtype, device, batch, prompt, new, temperature))
+    made = DrawingBench(
+        AskedDrawing(
+            model or shape.name, shape.model, dtype, device, batch, prompt, new, temperature, draft, int8, folder
+        )
+    )
     if served:
         serve(made, sys.stdin, lambda line: print(line, flush=True))
         return

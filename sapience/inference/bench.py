@@ -6,11 +6,16 @@ import resource
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from sapience.inference.generate import Completion, decoder_name, generate
+from sapience.inference.engine import Engine
+from sapience.inference.generate import decoder_name, generate
+from sapience.inference.pages import PAGE, pages_for
+from sapience.inference.requests import Request, Sampling
+from sapience.model.huggingface import load_model
 from sapience.model.linear import Precision
 from sapience.model.transformer import Transformer
 from sapience.recipe.model import ModelSection
@@ -32,6 +37,12 @@ class AskedDrawing:
     new: int
     """Tokens of an answer; nothing ends it before."""
     temperature: float
+    draft: int = 0
+    """Tokens that a prediction module drafts ahead."""
+    eight_bits: bool = False
+    """Weights on a CPU."""
+    folder: Path | None = None
+    """A trained model, in place of random weights; its prompts are its own text."""
 
 
 def drawn_prompts(vocabulary: int, batch: int, length: int) -> list[list[int]]:
@@ -42,13 +53,24 @@ def drawn_prompts(vocabulary: int, batch: int, length: int) -> list[list[int]]:
 
 
 class DrawingBench:
-    """A model of random weights, warmed up and ready to draw."""
+    """A model, warmed up and ready to draw."""
 
     def __init__(self, asked: AskedDrawing) -> None:
         self.asked = asked
         self.device = choose_device(asked.device)
-        self.model = Transformer(asked.model).initialize(0).to(self.device).compute_in(asked.number)
-        self.prompts = drawn_prompts(asked.model.vocab_size, asked.batch, asked.prompt)
+        if asked.folder is None:
+            self.model = Transformer(asked.model).initialize(0).to(self.device).compute_in(asked.number)
+            self.prompts = drawn_prompts(asked.model.vocab_size, asked.batch, asked.prompt)
+        else:
+            self.model = load_model(asked.folder, self.device).compute_in(asked.number)
+            begin = [[0]] * asked.batch  # the first token of a vocabulary is the one that begins a text
+            own = generate(self.model, begin, asked.prompt, temperature=1.0, batch_size=asked.batch)
+            self.prompts = [one.tokens for one in own]
+        length = asked.prompt + asked.new
+        self.engine = Engine(
+            self.model, rows=asked.batch, positions=asked.batch * pages_for(length) * PAGE, context=length,
+            depth=asked.draft, eight_bits=asked.eight_bits,
+        )  # fmt: skip
         self.prompt_ms: list[float] = []
         """Milliseconds until the first tokens, of each round."""
         self._draw(min(asked.new, 8))
@@ -61,7 +83,8 @@ class DrawingBench:
         asked = self.asked
         how = "greedy" if asked.temperature == 0 else f"temperature {asked.temperature:g}"
         size = f"{asked.name} batch {asked.batch} prompt {asked.prompt} new {asked.new}"
-        return f"{size} {how} {asked.number} {self.device.type}"
+        more = f" draft {asked.draft}" * (asked.draft > 0) + " 8 bits" * asked.eight_bits
+        return f"{size} {how} {asked.number} {self.device.type}{more}"
 
     def round_ms(self) -> float:
         """Milliseconds of all answers, reading the prompts included."""
@@ -75,7 +98,7 @@ class DrawingBench:
     def record(self, rounds_ms: list[float]) -> dict[str, Any]:
         """All figures, of the rounds' median."""
         asked, ms, prompt_ms = self.asked, statistics.median(rounds_ms), statistics.median(self.prompt_ms)
-        cuda = self.device.type == "cuda"
+        cuda, counters = self.device.type == "cuda", self.engine.counters
         return {
             "what": "generate", "system": "sapience", "config": self.described,
             "tokens_per_s": round(1e3 * asked.batch * asked.new / ms, 1),
@@ -83,9 +106,22 @@ class DrawingBench:
             "rounds_ms": [round(one, 2) for one in rounds_ms],
             "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "peak_gpu_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if cuda else None,
+            "drafted": counters.drafted_tokens, "accepted": counters.accepted_tokens,
             "decoder": decoder_name(self.model), "torch": torch.__version__,
             "device": torch.cuda.get_device_name() if cuda else "cpu", "threads": torch.get_num_threads(),
         }  # fmt: skip
 
-    def _draw(self, new: int) -> list[Completion]:
-        return generate(self.model, self.prompts, new, temperature=self.asked.temperature, batch_size=self.asked.batch)
+    def _draw(self, new: int) -> list[list[int]]:
+        """Answers of so many tokens; prompts are read anew."""
+        answers: list[list[int]] = [[] for _ in self.prompts]
+        for prompt, answer in zip(self.prompts, answers, strict=True):
+            self.engine.submit(
+                Request(
+                    prompt, new, Sampling(self.asked.temperature),
+                    on_token=lambda _, token, answer=answer: answer.append(token.id),  # type: ignore[misc]
+                )
+            )  # fmt: skip
+        while self.engine.step():
+            pass
+        self.engine.forget()
+        return answers

@@ -29,6 +29,7 @@ from sapience.inference.pages import PAGE, Name, Pages, names_of, pages_for
 from sapience.inference.requests import End, Request, Token
 from sapience.inference.sampling import Chooser, choose
 from sapience.model.transformer import Transformer
+from sapience.recipe.errors import UserError
 
 CACHE_BYTES = 2 << 30
 """Of latents, unless told otherwise."""
@@ -100,7 +101,7 @@ class Engine:
         """At most `rows` answers at once; latents of `positions` tokens are kept (by default what fits into 2 GiB, but no
         more than `rows` full contexts); no sequence is longer than `context` (by default what the model was made for). Up to
         `depth` tokens are drafted ahead where the model has a prediction module and that is faster. `eight_bits`: weights on a
-        CPU are rounded to 8 bits, which is faster where reading them is what takes time; elsewhere it says nothing."""
+        CPU are rounded to 8 bits, which is faster where reading them takes the time. Raises UserError where they cannot be."""
         model.refresh()
         config = model.config
         self.model, self.rows = model, rows
@@ -156,6 +157,10 @@ class Engine:
         """End the request's answers wherever they are."""
         with self._lock:
             self._unwanted.add(request)
+
+    def forget(self) -> None:
+        """Keep no beginnings for prompts to come."""
+        self._pages.forget()
 
     @torch.inference_mode()
     def step(self) -> bool:
@@ -395,6 +400,11 @@ def network_of(
     """The fastest there is for the model."""
     if native_network.fits(model):
         return NativeNetwork(model, pages, positions, drafts, eight_bits)
+    if eight_bits:
+        raise UserError(
+            "weights in 8 bits are for float32 models on a CPU, by a C++ compiler: leave the option out, or see what "
+            "`sapience doctor` says of c++"
+        )
     return LatentNetwork(model, pages, positions, drafts)
 
 

@@ -81,6 +81,13 @@ class Pages:
         if name not in self._named and page not in self._names:
             self._named[name], self._names[page] = page, name
 
+    def forget(self) -> None:
+        """What nobody uses is kept no longer."""
+        for page in self._unused:
+            del self._named[self._names.pop(page)]
+            self._fresh.append(page)
+        self._unused.clear()
+
     def release(self, pages: Iterable[int]) -> None:
         """One user less of each."""
         for page in pages:

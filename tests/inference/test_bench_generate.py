@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import SIZES
+from tiny_models import SIZES, tiny_config, tiny_model
 
 from sapience.cli import main
 from sapience.inference.bench import AskedDrawing, DrawingBench, drawn_prompts
+from sapience.inference.native_library import native_library
+from sapience.model.huggingface import save_model
 from sapience.recipe.model import ModelSection
 from sapience.training.bench import serve
 
@@ -40,12 +42,34 @@ def test_what_is_drawn_is_counted(tiny: Path, capsys: pytest.CaptureFixture[str]
 
 def test_rounds_are_run_when_asked_for() -> None:
     bench = DrawingBench(AskedDrawing("t", ModelSection.model_validate(SIZES), "fp32", "cpu", 2, 4, 5, 0.8))
-    assert [len(one.tokens) for one in bench._draw(5)] == [5, 5]
+    assert [len(one) for one in bench._draw(5)] == [5, 5]
     said: list[str] = []
     serve(bench, io.StringIO("go\ngo\nquit\n"), said.append)
     assert said[0] == "READY t batch 2 prompt 4 new 5 temperature 0.8 fp32 cpu"
     assert [list(json.loads(line)) for line in said[1:3]] == [["round_ms"]] * 2
     assert json.loads(said[3])["what"] == "generate"
+
+
+def test_a_trained_model_drafts_its_own_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(tiny_model(tiny_config(vocab_size=5)), tmp_path / "model", bos_id=0, eos_id=1, pad_id=2)
+    options = ["--model", str(tmp_path / "model"), "--draft", "2", "--prompt", "5", "--new", "40", "--rounds", "2"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["bench", "generate", *options, "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert record["config"].endswith("model batch 1 prompt 5 new 40 greedy fp32 cpu draft 2")
+    assert 0 < record["accepted"] < record["drafted"]
+    before = record["tokens_per_s"]
+    eight_bits = main_exit(["bench", "generate", *options, "--int8", "--json"])
+    if native_library() is None:
+        assert eight_bits == 2 and "C++ compiler" in capsys.readouterr().err
+    else:
+        assert json.loads(capsys.readouterr().out)["config"].endswith("draft 2 8 bits") and before > 0
+
+
+def main_exit(arguments: list[str]) -> Any:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code
 
 
 def test_prompts_are_the_same_in_every_call() -> None:

@@ -45,6 +45,17 @@ def test_what_has_a_name_keeps_it_and_a_second_page_of_that_content_gets_none() 
     assert pages.take(1) == [other]
 
 
+def test_what_nobody_uses_can_be_forgotten() -> None:
+    pages = Pages(3)
+    used, unused = pages.take(1), pages.take(2)
+    for page, name in zip([*used, *unused], (b"a", b"b", b"c"), strict=True):
+        pages.name(page, name)
+    pages.release(unused)
+    pages.forget()
+    assert pages.find([b"a"]) == used and pages.find([b"b"]) == pages.find([b"c"]) == []
+    assert sorted(pages.take(2)) == sorted(unused) and pages.free == 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 9)), max_size=60))
 def test_no_page_is_lost_or_given_twice(steps: list[tuple[int, int, int]]) -> None:
