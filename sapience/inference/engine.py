@@ -224,6 +224,7 @@ class Engine:
             prompt.read = len(known) * PAGE
             self.counters.prompt_tokens += len(request.prompt)
             self.counters.cached_tokens += prompt.read
+            request.cached = prompt.read
             self._prompts.append(prompt)
             promised.update(prompt.names)
             room -= request.samples
@@ -317,11 +318,16 @@ class Engine:
         drawn = {answer: len(answer.tokens) for answer in older}
         self._accept(answers, logits, starts)
         for answer in older:
+            more, request = len(answer.tokens) - drawn[answer], answer.prompt.request
+            accepted = min(more - 1, len(answer.drafts)) if more else 0
             self.counters.drafted_tokens += len(answer.drafts)
+            self.counters.accepted_tokens += accepted
+            request.drafted += len(answer.drafts)
+            request.accepted += accepted
             answer.drafts = []
             if states_ND is not None:  # before every token that was drawn just now
                 start = starts[answer]
-                answer.unseen.append(states_ND[start : start + len(answer.tokens) - drawn[answer]])
+                answer.unseen.append(states_ND[start : start + more])
         making = self.depth > 0 and bool(self._answers) and self._pace.drafts(len(self._answers))
         if making:
             draft(self._network, self._answers, self._table(self._answers), self.depth)
@@ -355,7 +361,6 @@ class Engine:
             going = self._give(answers, drawn)
             answers = [one for one in going if ahead < len(one.drafts) and one.tokens[-1] == one.drafts[ahead]]
             ahead += 1
-            self.counters.accepted_tokens += len(answers)
 
     def _give(self, answers: Sequence[_Answer], drawn: Sequence[Token | None]) -> list[_Answer]:
         """The tokens to those who asked, and the end where it has come; who goes on."""

@@ -97,6 +97,11 @@ class Request:
     """Number of the answer, and its next token; a stop token is given too."""
     on_end: Callable[[int, End], None] = lambda sample, end: None
     """Number of the answer, once for each."""
+    cached: int = field(default=0, init=False)
+    """Tokens of the prompt that did not have to be read again; set when its reading begins."""
+    drafted: int = field(default=0, init=False)
+    """Tokens drafted for all its answers so far, and how many of them were what was drawn."""
+    accepted: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if not self.prompt:

@@ -128,11 +128,13 @@ def test_good_drafts_save_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = 0
     engine = Engine(model, rows=1, context=256, depth=3)
     heard: list[int] = []
-    engine.submit(Request([1, 2], 41, Sampling(0.0), on_token=lambda _, token: heard.append(token.id)))
+    request = Request([1, 2], 41, Sampling(0.0), on_token=lambda _, token: heard.append(token.id))
+    engine.submit(request)
     while engine.step():
         steps += 1
     assert heard == [0] * 41
     assert steps == 11 and engine.counters.accepted_tokens == engine.counters.drafted_tokens == 30
+    assert request.accepted == request.drafted == 30
 
 
 def test_without_a_prediction_module_nothing_is_drafted() -> None:

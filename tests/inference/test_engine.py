@@ -105,10 +105,11 @@ def test_the_next_turn_reads_only_what_is_new(limit: int) -> None:
     while engine.step():
         pass
     turn = [*question, *first.tokens[0], *prompt(10, 3)]
-    engine.submit(second.request(turn, 12))
+    request = second.request(turn, 12)
+    engine.submit(request)
     while engine.step():
         pass
-    assert engine.counters.cached_tokens == (45 + limit - 1) // PAGE * PAGE
+    assert engine.counters.cached_tokens == request.cached == (45 + limit - 1) // PAGE * PAGE
     assert second.tokens[0] == alone(turn, 12)
 
 
