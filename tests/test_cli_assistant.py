@@ -289,7 +289,8 @@ class Terminal:
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sapience", *arguments],
-            cwd=folder, env=environment(), stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            cwd=folder, env=environment() | {"XDG_STATE_HOME": str(folder / "state")}, stdin=slave, stdout=slave,
+            stderr=slave, start_new_session=True,
         )  # fmt: skip
         os.close(slave)
         self.seen = b""
@@ -370,3 +371,22 @@ def test_a_request_to_terminate_ends_the_talk_in_an_answer(long_talk: list[str],
     process.terminate()
     _, told = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and b"Traceback" not in told
+
+
+def test_at_a_terminal_a_question_may_have_lines_and_is_remembered(long_talk: list[str], here: Path) -> None:
+    terminal = Terminal([*long_talk[:2], "--tokens", "3"], here)
+    try:
+        terminal.until(b"you> ")
+        terminal.type("Who is \\")
+        terminal.until(b"...> ")
+        terminal.type("Ada?")
+        terminal.until(b"finetune> ")
+        terminal.until(b"you> ")
+        terminal.type("/undo")
+        terminal.until(b"you> ")
+        terminal.type("/quit")
+    finally:
+        code = terminal.end()
+    history = here / "state" / "sapience" / "chat_history"
+    assert code == 0 and history.read_text().splitlines()[-4:] == ["Who is \\", "Ada?", "/undo", "/quit"]
+    assert history.stat().st_mode & 0o077 == 0

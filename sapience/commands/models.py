@@ -76,6 +76,9 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token every time.", min=0.0)] = 0.7,
     tokens: Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)] = 512,
     seed: Annotated[int, typer.Option(help="Same seed, same answers.", min=0)] = 0,
+    top_k: Annotated[int, typer.Option(help="Only so many of the likeliest tokens; 0: all.", min=0)] = 0,
+    top_p: Annotated[float, typer.Option(help="Only the likeliest tokens that together reach this probability.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Only tokens at least so likely beside the likeliest one.")] = 0.0,
     message: Annotated[str | None, typer.Option(help="Ask this, print the answer and end.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +91,7 @@ def chat(
     from sapience.serving.answering import Settings
     from sapience.serving.terminal import ask_once, talk
 
-    settings = Settings(temperature, tokens, seed)
+    settings = Settings(temperature, tokens, seed, top_k, top_p, min_p)
     if message is None:
         talk(folder, system, settings, Screen().say)
     else:

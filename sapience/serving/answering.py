@@ -4,7 +4,6 @@ What is given out piece by piece is exactly the text that the whole answer decod
 record would hold. An answer depends on the conversation, the settings and the seed alone: asked again, it is the same.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,10 +59,21 @@ class Settings:
     tokens: int = 512
     """Most tokens of an answer."""
     seed: int = 0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    """See `Sampling`."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How each token is chosen."""
+        return Sampling(self.temperature, self.top_k, self.top_p, self.min_p)
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UserError(f"temperature {self.temperature} cannot be drawn with: give 0 or more, such as 0.7")
+        try:
+            self.sampling  # noqa: B018
+        except ValueError as error:
+            raise UserError(str(error)) from None
         if not 0 <= self.seed < LARGEST_SEED:
             raise UserError(f"seed {self.seed} is out of range: give a whole number from 0 to {LARGEST_SEED - 1}")
         if self.tokens < 1:
@@ -115,7 +125,7 @@ def answer(model: ChatModel, conversation: Conversation, settings: Settings, sho
     eos = model.chat.tokenizer.eos_id
     room = min(settings.tokens, model.context - len(fitted.tokens))
     request = Request(
-        fitted.tokens, room, Sampling(settings.temperature), stop_ids=frozenset({eos}),
+        fitted.tokens, room, settings.sampling, stop_ids=frozenset({eos}),
         seeds=[row_seed(settings.seed, 0)], on_token=on_token,
     )  # fmt: skip
     stopped = False

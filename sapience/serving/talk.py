@@ -5,10 +5,11 @@ the last question again, so that one hears what a stage changed.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from sapience.recipe.errors import UserError
-from sapience.serving.answering import Answer, ChatModel, Settings, answer, load_chat_model
+from sapience.serving.answering import LARGEST_SEED, Answer, ChatModel, Settings, answer, load_chat_model
 from sapience.serving.conversation import Conversation
 from sapience.serving.run_models import reasoning_prompt, run_of, speaking_models
 
@@ -18,9 +19,16 @@ HELP = """\
 /system TEXT     put TEXT before the conversation; without TEXT, take it away
 /new             begin a new conversation
 /undo            take the last question and its answer back
-/seed N          draw with other random numbers
+/again           answer the last question once more, with other random numbers
+/seed N          draw with these random numbers
 /temperature X   0 takes the likeliest token every time
+/top-k N         only so many of the likeliest tokens; 0: all
+/top-p X         only the likeliest that together reach this probability
+/min-p X         only those at least so likely beside the likeliest one
+/tokens N        most tokens of an answer
+/settings        what is set
 /quit            end (or Ctrl-D); Ctrl-C ends an answer only
+A line that ends in a backslash goes on in the next; between two lines of \"\"\" everything is one question.
 A question that begins with a slash needs a blank before it."""
 
 
@@ -46,8 +54,14 @@ class Talk:
             "system": self._system,
             "new": self._new,
             "undo": self._undo,
-            "seed": self._seed,
-            "temperature": self._temperature,
+            "again": self._again,
+            "seed": self._setter("seed", int, "a whole number, such as /seed 7"),
+            "temperature": self._setter("temperature", float, "a number, such as /temperature 0.7"),
+            "top-k": self._setter("top_k", int, "a whole number, such as /top-k 50"),
+            "top-p": self._setter("top_p", float, "a number, such as /top-p 0.9"),
+            "min-p": self._setter("min_p", float, "a number, such as /min-p 0.05"),
+            "tokens": self._setter("tokens", int, "a whole number, such as /tokens 500"),
+            "settings": lambda _: self._say(self._set()),
             "help": lambda _: self._say(HELP),
         }
         self._say_what_it_is()
@@ -144,19 +158,29 @@ class Talk:
         where = f"; the last question is now: {last}" if last else "; the conversation is empty"
         self._say(f"taken back{where}" if undone else "there is nothing to take back")
 
-    def _seed(self, text: str) -> None:
-        try:
-            self.settings = replace(self.settings, seed=int(text))
-        except ValueError:
-            raise UserError(f"/seed takes a whole number, such as /seed {self.settings.seed + 1}") from None
-        self._say(f"seed {self.settings.seed}")
+    def _again(self, _: str) -> None:
+        if not self.conversation.reopen():
+            raise UserError("there is no question to answer again")
+        self.settings = replace(self.settings, seed=(self.settings.seed + 1) % LARGEST_SEED)
+        self._answer()
 
-    def _temperature(self, text: str) -> None:
-        try:
-            self.settings = replace(self.settings, temperature=float(text))
-        except ValueError:
-            raise UserError("/temperature takes a number, such as /temperature 0.7") from None
-        self._say(f"temperature {self.settings.temperature:g}")
+    def _setter(self, name: str, kind: Callable[[str], float], wanted: str) -> Callable[[str], None]:
+        shown = name.replace("_", "-")
+
+        def change(text: str) -> None:
+            try:
+                value = kind(text)
+            except ValueError:
+                raise UserError(f"/{shown} takes {wanted}") from None
+            changed: dict[str, Any] = {name: value}
+            self.settings = replace(self.settings, **changed)
+            self._say(f"{shown} {value:g}" if kind is float else f"{shown} {value}")
+
+        return change
+
+    def _set(self) -> str:
+        values = asdict(self.settings)
+        return ", ".join(f"{name.replace('_', '-')} {value:g}" for name, value in values.items())
 
 
 def notices_of(model: ChatModel) -> list[str]:

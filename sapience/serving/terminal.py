@@ -4,11 +4,12 @@ Answers are all that goes to standard output; notices go to standard error. From
 nothing but answers is written; at a terminal there is a prompt, and the answers bear the model's name.
 """
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sapience.recipe.errors import UserError
@@ -16,6 +17,10 @@ from sapience.serving.answering import Settings, answer, load_chat_model
 from sapience.serving.conversation import Conversation
 from sapience.serving.printable import json_line, printable
 from sapience.serving.talk import Talk, notices_of
+
+FENCE = '"""'
+HISTORY = 1000
+"""Lines that are remembered."""
 
 
 def talk(folder: Path, system: str, settings: Settings, say: Callable[[str], None]) -> None:
@@ -26,7 +31,7 @@ def talk(folder: Path, system: str, settings: Settings, say: Callable[[str], Non
         say(f"talking to {model.name}; /help lists the commands, Ctrl-D ends")
     session = Talk(model, Conversation(system), settings, _write, lambda text: say(printable(text)), interactive)
     read = _typed if interactive else _piped
-    with _termination_ends():
+    with _termination_ends(), _history() if interactive else nullcontext():
         going = True
         while going:
             try:
@@ -66,13 +71,57 @@ def _write(text: str) -> None:
 
 
 def _typed() -> str | None:
-    """A line typed at the terminal, with history where the system has readline; None at its end."""
-    with suppress(ImportError):
-        import readline  # noqa: F401
+    """A question or command typed at the terminal; None at its end."""
+    return whole(lambda prompt: _line(prompt))
+
+
+def whole(line: Callable[[str], str | None]) -> str | None:
+    """What may take several lines: one that ends in a backslash goes on, and what stands between lines of three quotation
+    marks is one. `line` is given what to ask with; None from it ends everything, also in the middle."""
+    first = line("you> ")
+    if first is None:
+        return None
+    if first.strip() == FENCE:
+        parts: list[str] = []
+        while (more := line("...> ")) is not None and more.strip() != FENCE:
+            parts.append(more)
+        return "\n".join(parts)
+    parts = [first]
+    while parts[-1].endswith("\\"):
+        parts[-1] = parts[-1][:-1]
+        more = line("...> ")
+        if more is None:
+            break
+        parts.append(more)
+    return "\n".join(parts)
+
+
+def _line(prompt: str) -> str | None:
     try:
-        return input("you> ")
+        return input(prompt)
     except EOFError:
         return None
+
+
+@contextmanager
+def _history() -> Iterator[None]:
+    """Lines typed before can be had again with the arrow keys, those of earlier talks too, where the system has readline."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "sapience" / "chat_history"
+    readline.set_history_length(HISTORY)
+    with suppress(OSError):
+        readline.read_history_file(path)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)  # what one asked is nobody else's business
+            readline.write_history_file(path)
 
 
 def _piped() -> str | None:

@@ -18,6 +18,7 @@ from sapience.recipe import UserError
 from sapience.serving.answering import AnswerStream, ChatModel, Settings, answer, load_chat_model
 from sapience.serving.conversation import Conversation
 from sapience.serving.talk import Talk
+from sapience.serving.terminal import FENCE, whole
 
 V3 = train_tokenizer(["Ada finds a boat in the garden.\n" * 20], 288, 1)
 
@@ -238,6 +239,13 @@ def test_commands_change_the_talk_and_mistakes_are_one_sentence(run: Path) -> No
     assert room.turns() == first
     room.hears("/temperature 0")
     assert room.talk.settings == Settings(0.0, 6, 5)
+    room.hears("/again")
+    assert room.talk.settings.seed == 6 and len(room.turns()) == 2
+    for line in ("/top-k 40", "/top-p 0.9", "/min-p 0.1", "/tokens 4"):
+        assert room.hears(line) == line[1:]
+    assert room.talk.settings == Settings(0.0, 4, 6, 40, 0.9, 0.1)
+    assert room.hears("/settings") == "temperature 0, tokens 4, seed 6, top-k 40, top-p 0.9, min-p 0.1"
+    room.talk.settings = Settings(0.0, 6, 5)
     room.hears("/system Be brief.")
     assert room.talk.conversation.system == "Be brief."
     assert "system message stays" in room.hears("/new") and room.turns() == []
@@ -250,6 +258,11 @@ def test_commands_change_the_talk_and_mistakes_are_one_sentence(run: Path) -> No
         "/temperature nan",
         "/temperature -1",
         "/temperature x",
+        "/top-k -1",
+        "/top-p 0",
+        "/min-p 2",
+        "/tokens 0",
+        "/again",
         "/dance",
         "/",
     ):
@@ -292,7 +305,15 @@ def test_an_interrupted_prefill_is_as_if_nothing_was_asked(run: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -0.1}, {"temperature": float("inf")}, {"tokens": 0}, {"seed": -1}, {"seed": 2**40}]
+    "wrong",
+    [
+        {"temperature": -0.1},
+        {"temperature": float("inf")},
+        {"tokens": 0},
+        {"seed": -1},
+        {"seed": 2**40},
+        {"top_p": 0.0},
+    ],
 )
 def test_settings_that_cannot_be_drawn_with(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="give"):
@@ -307,3 +328,25 @@ def test_a_chat_template_says_that_a_model_was_taught(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / "chat_template.jinja").write_text("x")
     assert has_chat_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        (["Who?"], "Who?"),
+        (["a\\", "b\\", "c", "d"], "a\nb\nc"),
+        (["a\\"], "a"),
+        ([FENCE, "def f():", "    pass\\", "", FENCE, "next"], "def f():\n    pass\\\n"),
+        ([FENCE, "a"], "a"),
+        ([], None),
+    ],
+)
+def test_a_question_may_have_several_lines(typed: list[str], wanted: str | None) -> None:
+    asked: list[str] = []
+
+    def line(prompt: str) -> str | None:
+        asked.append(prompt)
+        return typed.pop(0) if typed else None
+
+    assert whole(line) == wanted
+    assert asked[0] == "you> " and set(asked[1:]) <= {"...> "}
