@@ -219,6 +219,7 @@ def _next_commands(folder: Path) -> list[tuple[str, str]]:
     commands = []
     if any((folder / stage / "model" / "config.json").is_file() for stage in ("finetune", "reinforce")):
         commands.append((f"sapience chat {folder}", "talk to the assistant; /stage shows what each stage changed"))
+        commands.append((f"sapience serve {folder}", "the chat page at http://127.0.0.1:8000/, and OpenAI's API"))
     else:
         commands.append((f'sapience generate {folder} "The "', "continue a text"))
     if sample_files(folder):

@@ -262,14 +262,14 @@ def test_what_comes_next_depends_on_what_there_is(
 ) -> None:
     Screen().journey(Path("runs/tiny"))
     shown = capsys.readouterr().out
-    for command in ("chat runs/tiny", "samples runs/tiny", "review runs/tiny", "status runs/tiny"):
+    for command in ("chat runs/tiny", "serve runs/tiny", "samples runs/tiny", "review runs/tiny", "status runs/tiny"):
         assert f"sapience {command}" in shown
     assert "3 answers wait" in shown and "generate" not in shown
     (tmp_path / "recipe.yaml").write_text("{}")
     Screen().journey(tmp_path)
     shown = capsys.readouterr().out
     assert f'sapience generate {tmp_path} "The "' in shown
-    assert not any(word in shown for word in ("sapience chat", "sapience samples", "sapience review"))
+    assert not any(word in shown for word in ("sapience chat", "sapience serve", "sapience samples", "sapience review"))
 
 
 def test_help_teaches_by_examples(capsys: pytest.CaptureFixture[str]) -> None:
