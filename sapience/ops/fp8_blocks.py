@@ -68,3 +68,8 @@ def dequantize_blocks(elements: Tensor, scale: Tensor, dtype: torch.dtype = torc
     for block in range(scale.shape[1]):
         wide[:, block * BLOCK : (block + 1) * BLOCK] *= spread[:, block, None]
     return wide.to(dtype)
+
+
+def rounded_up(size: int, multiple: int = BLOCK) -> int:
+    """The next multiple."""
+    return -(-size // multiple) * multiple

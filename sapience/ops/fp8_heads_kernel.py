@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sapience.ops.fp8_tiles import rounded_up
+from sapience.ops.fp8_blocks import rounded_up
 from sapience.ops.fp8_tiles_kernel import empty_tiles, store_rows
 
 _Four = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sapience.ops.fp8_blocks import BLOCK, LARGEST, scale_of
+from sapience.ops.fp8_blocks import BLOCK, LARGEST, rounded_up, scale_of
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,6 @@ class WeightBlocks:
     """[E, K, J]."""
     turned_scales: Tensor
     """[E, K/128, J/128 rounded up to a multiple of four]."""
-
-
-def rounded_up(size: int, multiple: int = BLOCK) -> int:
-    """The next multiple."""
-    return -(-size // multiple) * multiple
 
 
 def filled(x: Tensor) -> Tensor:
