@@ -41,7 +41,7 @@ def serve(
         int, typer.Option(help="Longest answer, and that of a chat that says nothing of it.", min=1)
     ] = 4096,
     max_choices: Annotated[int, typer.Option(help="Answers to one request.", min=1)] = 16,
-    max_body_mb: Annotated[float, typer.Option(help="Largest request in MB.", min=0.001, max=1000)] = 8.0,
+    max_body_mb: Annotated[float, typer.Option(help="Largest request in MB.", min=0.001, max=1000)] = 2.0,
     max_seconds: Annotated[float, typer.Option(help="Longest time of one request.", min=0.1)] = 600.0,
     arrival_seconds: Annotated[
         float, typer.Option(help="Longest time for a request's headers to arrive, and for its body.", min=0.1)

@@ -2,9 +2,10 @@
 
 The module takes the main model's state at a position and the token behind it, and guesses the token after that; its own state
 and its guess take it further. The main model reads all guesses in one pass and draws as it would have drawn without them;
-guesses count as far as they are what was drawn. So the answer is, to the bit, the one without drafts, whatever the drafts
-are: its distribution is exact by construction, not by a correction. (Rejection sampling keeps the distribution too and accepts
-somewhat more, but then what is said depends on how good the drafts were.)
+guesses count as far as they are what was drawn. So the answer is the one without drafts, whatever the drafts are (to the bit
+where the C++ forward pass reads them, elsewhere but for rounding): its distribution is exact by construction, not by a
+correction. Rejection sampling keeps the distribution too and accepts somewhat more, but then what is said depends on how good
+the drafts were.
 
 What the module has not seen yet is kept with each answer until drafts are wanted. Not covered: several modules, of which V3
 has one; trees of guesses.

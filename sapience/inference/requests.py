@@ -10,6 +10,10 @@ End = Literal["stop", "length", "cancelled", "failed"]
 """Why an answer ended: by a stop token, by the limit, since nobody wants it any more, since its constraint left nothing."""
 
 
+MOST = 10**6
+"""Of what has no bound by nature."""
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a token is chosen. Raises ValueError for what cannot be drawn with.
@@ -48,8 +52,11 @@ class Sampling:
         for name, value, least, most in bounds:
             if not least <= value <= most:
                 raise ValueError(f"{name} {value} cannot be drawn with: give {least:g} to {most:g}")
-        if self.top_k < 0 or self.top_p == 0.0:
-            raise ValueError("top_k 0 and top_p 1 take all tokens: give top_k 0 or more, top_p above 0")
+        if not 0 <= self.top_k <= MOST or self.top_p == 0.0:
+            raise ValueError(f"top_k 0 and top_p 1 take all tokens: give top_k 0 to {MOST}, top_p above 0")
+        for token, bias in self.logit_bias.items():
+            if not -MOST <= bias <= MOST:
+                raise ValueError(f"logit_bias {bias} of token {token} cannot be drawn with: give -{MOST} to {MOST}")
 
     @property
     def plain(self) -> bool:
@@ -90,7 +97,8 @@ class Request:
     """Answers to draw; the prompt is read once."""
     stop_ids: frozenset[int] = frozenset()
     seeds: Sequence[int] = (0,)
-    """One of each answer: with the same prompt, sampling and seed an answer is the same, whatever else is drawn."""
+    """One of each answer: with the same prompt, sampling and seed an answer is the same, whatever else is drawn; to the bit
+    where the C++ forward pass draws, elsewhere but for rounding."""
     alternatives: int = 0
     constraint: Callable[[], Constraint] | None = None
     on_token: Callable[[int, Token], None] = lambda sample, token: None
@@ -106,6 +114,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise ValueError("a prompt has no tokens: begin it with the bos token")
+        if self.alternatives < 0:
+            raise ValueError(f"{self.alternatives} alternatives cannot be told: give 0 or more")
         if self.limit < 1 or self.samples < 1 or len(self.seeds) != self.samples:
             raise ValueError(
                 f"{self.samples} answers of {self.limit} tokens with {len(self.seeds)} seeds cannot be drawn: give 1 or more "

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from sapience.inference.requests import Constraint, Sampling, Token
 
+COLDEST = 1e-6
+"""Temperatures below this, but for zero, are drawn with like this one: divided by less, logits would leave float64."""
+
 
 @dataclass(eq=False)
 class Chooser:
@@ -127,7 +130,8 @@ def _drawn(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int = 0) -> Te
     """By the inverse of the distribution function, in float64."""
     device = logits_BV.device
     asked = [chooser.sampling for chooser in choosers]
-    temperature_B = torch.tensor([one.temperature for one in asked], dtype=torch.float64, device=device)
+    temperatures = [max(one.temperature, COLDEST) for one in asked]
+    temperature_B = torch.tensor(temperatures, dtype=torch.float64, device=device)
     chance_BV = (logits_BV.double() / temperature_B.unsqueeze(1)).softmax(-1)
     limited = [row for row, one in enumerate(asked) if one.top_k or one.top_p < 1.0 or one.min_p > 0.0]
     if limited:

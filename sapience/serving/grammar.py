@@ -5,7 +5,7 @@ millisecond even for V3's 129 280 tokens, no dependencies and no network. It is 
 tokenizer, so that any tokenizer.json will do.
 
 White space between JSON's parts is one blank, or one line end with an indent: a model that was never taught to stop would
-fill its answer with it. A schema's keywords that are not understood are an error; none is passed over. What is not
+fill its answer with it. Keywords of JSON Schema that llguidance cannot keep to are an error. What is not
 covered: an answer that reaches its limit of tokens before the grammar's end is cut there, and is then no JSON.
 """
 
@@ -35,6 +35,8 @@ from sapience.serving.tool_calls import (
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _WHITE_SPACE = r"( |\n[ ]{0,16})?"
 _KEPT = 64
+_LONGEST = 1 << 16
+"""Characters of a grammar. What is compiled grows with them, and so does the time of the first mask."""
 """Compiled grammars of one model: programs ask for the same form over and over."""
 
 
@@ -54,6 +56,8 @@ class Grammars:
 
     def constraint(self, grammar: str) -> Callable[[], Constraint]:
         """Makes the constraint of one answer after another. Raises Impossible."""
+        if len(grammar) > _LONGEST:
+            raise Impossible(f"its description has {len(grammar)} characters, and at most {_LONGEST} are taken")
         with self._lock:
             matcher = self._compiled(grammar)
 

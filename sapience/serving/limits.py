@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Limits:
     """Bounds of one server. Seconds are of wall-clock time."""
 
-    body_bytes: int = 8 << 20
+    body_bytes: int = 2 << 20
     """Of a request: 413. A prompt of V3's whole context has about half a megabyte."""
     header_bytes: int = 32 << 10
     """Of a request's first line and headers: 431."""

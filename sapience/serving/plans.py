@@ -5,7 +5,8 @@ can have, a choice of functions without functions.
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,8 @@ def chat_plan(speaker: Speaker, body: ChatBody, limits: Limits, began: float) ->
     if body.top_logprobs and not body.logprobs:
         raise Refused(400, "top_logprobs needs logprobs to be true", "top_logprobs", "invalid_value")
     tools = _tools(body)
-    prompt = chat_prompt(chat, body.messages, tools)
+    with tokenized("messages"):
+        prompt = chat_prompt(chat, body.messages, tools)
     wanted = _wanted(
         speaker,
         body,
@@ -84,6 +86,15 @@ def completion_plan(speaker: Speaker, body: CompletionBody, limits: Limits, bega
     return Plan(wanted, choices, form, bool(body.stream), body.tells_usage)
 
 
+@contextmanager
+def tokenized(param: str) -> Iterator[None]:
+    """Raises Refused for a text that the tokenizer gives up on: a million times the same letter, for example."""
+    try:
+        yield
+    except ValueError as error:
+        raise Refused(400, f"the text cannot be cut into tokens: {error}"[:300], param, "invalid_value") from None
+
+
 def _prompts(body: CompletionBody) -> Sequence[str | list[int]]:
     """One or several; a list of numbers is one."""
     if isinstance(body.prompt, str):
@@ -96,7 +107,8 @@ def _prompts(body: CompletionBody) -> Sequence[str | list[int]]:
 def _prompt_tokens(speaker: Speaker, prompt: str | list[int]) -> list[int]:
     tokenizer = speaker.model.chat.tokenizer
     if isinstance(prompt, str):
-        return [tokenizer.bos_id, *tokenizer.encode(prompt)]
+        with tokenized("prompt"):
+            return [tokenizer.bos_id, *tokenizer.encode(prompt)]
     if max(prompt) >= speaker.vocabulary:
         raise Refused(
             400, f"token {max(prompt)} is none of the model's: they go from 0 to {speaker.vocabulary - 1}", "prompt",

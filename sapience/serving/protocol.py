@@ -18,7 +18,7 @@ Stops = (
     Annotated[str, Field(min_length=1)]
     | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MOST_STOPS)]
 )
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]], Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]], Field(min_length=1, fail_fast=True)]
 
 
 class Exact(BaseModel):
@@ -182,7 +182,7 @@ class Drawn(Exact):
 class ChatBody(Drawn):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=LARGEST_WHOLE)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
@@ -205,7 +205,12 @@ class ChatBody(Drawn):
 class CompletionBody(Drawn):
     """POST /v1/completions."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1)] | TokenIds | Annotated[list[TokenIds], Field(min_length=1)]
+    prompt: (
+        str
+        | Annotated[list[str], Field(min_length=1, fail_fast=True)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
     echo: bool | None = None
     suffix: str | None = None

@@ -135,7 +135,8 @@ def test_a_constraint_is_kept_and_may_leave_nothing() -> None:
 @pytest.mark.parametrize(
     "asked",
     [{"temperature": -0.1}, {"temperature": math.nan}, {"top_p": 0.0}, {"top_p": 1.1}, {"min_p": -1.0}, {"top_k": -1},
-     {"repetition_penalty": 0.0}, {"presence_penalty": math.inf}],
+     {"repetition_penalty": 0.0}, {"presence_penalty": math.inf}, {"top_k": 10**400}, {"logit_bias": {1: math.nan}},
+     {"logit_bias": {1: 1e300}}],
 )  # fmt: skip
 def test_what_cannot_be_drawn_with_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="give"):
@@ -149,3 +150,12 @@ def test_requests_without_sense_are_refused() -> None:
         Request([1], 0)
     with pytest.raises(ValueError, match="a seed an answer"):
         Request([1], 1, samples=2)
+    with pytest.raises(ValueError, match="0 or more"):
+        Request([1], 1, alternatives=-1)
+
+
+def test_a_temperature_near_zero_takes_the_likeliest() -> None:
+    scores = logits(20)
+    for temperature in (5e-324, 1e-310, 1e-30, 1e-7):
+        drawn = choose(scores, [Chooser(Sampling(temperature), [0.5]) for _ in range(20)])
+        assert [token.id for token in drawn if token] == scores.argmax(-1).tolist()
