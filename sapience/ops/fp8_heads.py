@@ -19,7 +19,7 @@ def fp8_queries(
     latent_BTR: Tensor, weight_JR: Tensor, blocks: WeightBlocks, cosines: Tensor, sines: Tensor, heads: int
 ) -> Tensor:
     """Every head's queries [B,T,H,d] in bfloat16, the last P numbers of each rotated by cosines and sines [..., T, P/2]."""
-    queries: Tensor = _Queries.apply(latent_BTR, weight_JR, *_four(blocks), cosines, sines, heads)
+    queries: Tensor = _Queries.apply(latent_BTR, weight_JR, *blocks.parts, cosines, sines, heads)
     return queries
 
 
@@ -27,7 +27,7 @@ def fp8_keys_values(
     latent_BTR: Tensor, rotary_BTP: Tensor, weight_JR: Tensor, blocks: WeightBlocks, heads: int, nope: int
 ) -> tuple[Tensor, Tensor]:
     """Every head's keys [B,T,H,nope+P], the shared rotated part joined to each, and values [B,T,H,v]; in bfloat16."""
-    keys, values = _KeysValues.apply(latent_BTR, rotary_BTP, weight_JR, *_four(blocks), heads, nope)
+    keys, values = _KeysValues.apply(latent_BTR, rotary_BTP, weight_JR, *blocks.parts, heads, nope)
     return keys, values
 
 
@@ -56,10 +56,6 @@ def quantize_key_value_slopes(keys_BTHd: Tensor, values_BTHv: Tensor, nope: int)
 def _both(slopes_BTHd: Tensor) -> tuple[Tiles, Tiles]:
     rows = slopes_BTHd.flatten(0, 1).flatten(1)
     return rows_reference(rows), columns_reference(rows)
-
-
-def _four(blocks: WeightBlocks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return blocks.elements, blocks.scales, blocks.turned, blocks.turned_scales
 
 
 def _unfolded(latent_BTR: Tensor, elements: Tensor, scales: Tensor, heads: int, outputs: int) -> tuple[Tensor, Tiles]:

@@ -24,7 +24,7 @@ from sapience.ops.permutation import ExpertOrder, sum_copies
 
 def fp8_linear(x: Tensor, weight_JK: Tensor, blocks: WeightBlocks) -> Tensor:
     """x weight^T, […, J] in bfloat16; `blocks` are the weight's (a stack of one)."""
-    y: Tensor = _Linear.apply(x, weight_JK, *_all(blocks))
+    y: Tensor = _Linear.apply(x, weight_JK, *blocks.parts)
     return y
 
 
@@ -32,7 +32,7 @@ def fp8_feed_forward(
     x: Tensor, gate_up_FD: Tensor, down_DF: Tensor, gate_up: WeightBlocks, down: WeightBlocks
 ) -> Tensor:
     """down(silu(gate x) · up x), […, D] in bfloat16; the blocks of gate and up were made as two planes."""
-    y: Tensor = _FeedForward.apply(x, gate_up_FD, down_DF, *_all(gate_up), *_all(down))
+    y: Tensor = _FeedForward.apply(x, gate_up_FD, down_DF, *gate_up.parts, *down.parts)
     return y
 
 
@@ -54,18 +54,14 @@ def fp8_experts(
         weights_N,
         gate_up_EFD,
         down_EDF,
-        *_all(gate_up),
-        *_all(down),
+        *gate_up.parts,
+        *down.parts,
         order.order_N,
         order.inverse_N,
         order.counts_E,
         order.choices,
     )
     return mixed
-
-
-def _all(blocks: WeightBlocks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return blocks.elements, blocks.scales, blocks.turned, blocks.turned_scales
 
 
 class _Linear(torch.autograd.Function):

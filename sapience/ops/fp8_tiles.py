@@ -39,6 +39,11 @@ class WeightBlocks:
     turned_scales: Tensor
     """[E, K/128, J/128 rounded up to a multiple of four]."""
 
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All four, in this order: autograd's functions take tensors only."""
+        return self.elements, self.scales, self.turned, self.turned_scales
+
 
 def filled(x: Tensor) -> Tensor:
     """The matrix with zeros to multiples of 128 on both sides."""
