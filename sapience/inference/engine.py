@@ -20,8 +20,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from sapience.inference import native_network
+from sapience.inference import graph_network, native_network
 from sapience.inference.drafting import Draftee, draft, read_prompts
+from sapience.inference.graph_network import GraphNetwork
 from sapience.inference.native_network import NativeNetwork
 from sapience.inference.network import LatentNetwork, Network, Passed, Places, check_tokens
 from sapience.inference.pace import Pace
@@ -123,6 +124,8 @@ class Engine:
         self._answers: list[_Answer] = []
         self._table_RP = torch.zeros(0, 0, dtype=torch.int32)
         """Pages of the answers that have drawn before."""
+        self._started: tuple[list[_Answer], Passed] | None = None
+        """The next step of these answers, which the device has been given already."""
 
     @property
     def waiting(self) -> int:
@@ -308,7 +311,7 @@ class Engine:
         parts = []
         states_ND: Tensor | None = None
         if older:
-            passed = self._forward(older, counts)
+            passed = self._forwarded(older, counts)
             parts.append(passed.logits)
             states_ND = passed.states_ND
         parts += [_logits(answer.prompt).unsqueeze(0) for answer in answers[len(older) :]]
@@ -333,6 +336,17 @@ class Engine:
             draft(self._network, self._answers, self._table(self._answers), self.depth)
         if self.depth and making == checked:
             self._pace.took(len(answers), making, time.perf_counter() - began, self.counters.drawn_tokens - before)
+
+    def _forwarded(self, older: list[_Answer], counts: Sequence[int]) -> Passed:
+        """The last token of each answer and its drafts: what has been started, or now."""
+        started, self._started = self._started, None
+        if started is None:
+            return self._forward(older, counts)
+        answers, passed = started
+        if answers == older:
+            return passed
+        row_of = {answer: row for row, answer in enumerate(answers)}
+        return passed._replace(logits=passed.logits[[row_of[answer] for answer in older]])
 
     def _forward(self, older: Sequence[_Answer], counts: Sequence[int]) -> Passed:
         """The last token of each answer and its drafts."""
@@ -363,7 +377,9 @@ class Engine:
             ahead += 1
 
     def _give(self, answers: Sequence[_Answer], drawn: Sequence[Token | None]) -> list[_Answer]:
-        """The tokens to those who asked, and the end where it has come; who goes on."""
+        """The tokens to those who asked, and the end where it has come; who goes on. A device that works by itself gets the
+        next step before anybody hears of this one."""
+        self._started = None
         ended: list[tuple[_Answer, End]] = []
         going = []
         for answer, token in zip(answers, drawn, strict=True):
@@ -373,14 +389,24 @@ class Engine:
                 continue
             answer.tokens.append(token.id)
             self.counters.drawn_tokens += 1
-            request.on_token(answer.sample, token)
             if token.id in request.stop_ids:
                 ended.append((answer, "stop"))
             elif len(answer.tokens) == request.limit:
                 ended.append((answer, "length"))
             else:
                 going.append(answer)
+        table_RP = self._table_RP
+        if going and not self.depth and self._network.asynchronous:
+            if ended:
+                self._table_RP = self._table_RP[:0]
+            self._started = going, self._forward(going, [1] * len(going))
+            table_RP = self._table_RP
+        for answer, token in zip(answers, drawn, strict=True):
+            if token is not None:
+                answer.prompt.request.on_token(answer.sample, token)
         self._leave(ended)
+        if self._started is not None:
+            self._table_RP = table_RP
         return going
 
     def _leave(self, ended: Sequence[tuple[_Answer, End]]) -> None:
@@ -410,7 +436,8 @@ def network_of(
             "weights in 8 bits are for float32 models on a CPU, by a C++ compiler: leave the option out, or see what "
             "`sapience doctor` says of c++"
         )
-    return LatentNetwork(model, pages, positions, drafts)
+    network = GraphNetwork if graph_network.fits(model) else LatentNetwork
+    return network(model, pages, positions, drafts)
 
 
 def _table(pages: Sequence[Sequence[int]]) -> Tensor:

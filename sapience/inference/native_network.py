@@ -80,6 +80,7 @@ class NativeNetwork:
     """See Network."""
 
     at_once = 1024
+    asynchronous = False
     """Need some 30 MB at a width of 256."""
 
     def __init__(

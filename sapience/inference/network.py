@@ -41,6 +41,8 @@ class Network(Protocol):
 
     at_once: int
     """Tokens of prompts that are worth reading in one call."""
+    asynchronous: bool
+    """Whether a call comes back before its work is done, so that the next one is better made early."""
 
     def forward(self, tokens_N: Tensor, places: Places, wanted: Tensor) -> Passed:
         """N new tokens, of which the wanted (indices, ascending) get logits. Raises IndexError for a token that is none."""
@@ -57,6 +59,7 @@ class LatentNetwork:
     """By PyTorch, on any device and in any precision: the reference."""
 
     at_once = 8192
+    asynchronous = False
 
     def __init__(self, model: Transformer, pages: int, positions: int, drafts: bool = False) -> None:
         """A cache of so many pages for rows of at most so many positions; with room for a prediction module, for drafts."""

@@ -59,6 +59,11 @@ class Sampling:
                 raise ValueError(f"logit_bias {bias} of token {token} cannot be drawn with: give -{MOST} to {MOST}")
 
     @property
+    def limits(self) -> bool:
+        """Whether unlikely tokens are left out."""
+        return bool(self.top_k) or self.top_p < 1.0 or self.min_p > 0.0
+
+    @property
     def plain(self) -> bool:
         """Whether nothing but the temperature has a say."""
         return self == Sampling(self.temperature)

@@ -73,6 +73,8 @@ class Chooser:
 
 def choose(logits_BV: Tensor, choosers: Sequence[Chooser]) -> list[Token | None]:
     """The next token of every answer; None where its constraint allows none."""
+    if logits_BV.is_cuda and all(map(_plain, choosers)):
+        return _taken(_drawn_by_kernel(logits_BV, choosers), choosers)
     logprobs_BV = logits_BV.log_softmax(-1)
     adjusted_BV = logits_BV
     if any(chooser.adjusts for chooser in choosers):
@@ -96,6 +98,8 @@ def guess(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int) -> list[in
     So a draft is the very token that is drawn wherever the guessed distribution is near the true one. Penalties and
     constraints are left out: they only cost drafts.
     """
+    if logits_BV.is_cuda and not any(chooser.sampling.limits for chooser in choosers):
+        return [int(token) for token, _ in _drawn_by_kernel(logits_BV, choosers, ahead)]
     warm = [row for row, chooser in enumerate(choosers) if chooser.sampling.temperature > 0]
     drawn_B = logits_BV.argmax(-1)
     if warm:
@@ -104,16 +108,46 @@ def guess(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int) -> list[in
     return tokens
 
 
+def _plain(chooser: Chooser) -> bool:
+    """Whether nothing but the temperature has a say, and nothing but the token is asked for."""
+    return chooser.sampling.plain and chooser.constraint is None and not chooser.alternatives
+
+
+def _drawn_by_kernel(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int = 0) -> list[tuple[float, float]]:
+    """Token and log-probability of every answer, by one kernel."""
+    from sapience.ops import draw_kernel  # needs triton, which comes with PyTorch's CUDA builds alone
+
+    asked = [
+        (max(one.sampling.temperature, COLDEST), one.uniforms[one.drawn + ahead])
+        if one.sampling.temperature
+        else (0.0, 0.0)
+        for one in choosers
+    ]
+    asked_B2 = torch.tensor(asked, dtype=torch.float64).to(logits_BV.device, non_blocking=True)
+    drawn: list[tuple[float, float]] = draw_kernel.draw(logits_BV, asked_B2).tolist()
+    return drawn
+
+
+def _taken(drawn: Sequence[tuple[float, float]], choosers: Sequence[Chooser]) -> list[Token | None]:
+    tokens: list[Token | None] = []
+    for (token, value), chooser in zip(drawn, choosers, strict=True):
+        chooser.take(int(token))
+        tokens.append(Token(int(token), value, ()))
+    return tokens
+
+
 def _tokens(
     drawn_B: Tensor, adjusted_BV: Tensor, logprobs_BV: Tensor, choosers: Sequence[Chooser]
 ) -> list[Token | None]:
     index_B1 = drawn_B.unsqueeze(1)
-    values = logprobs_BV.gather(1, index_B1).squeeze(1).tolist()
+    # Brought to the host together: each time that something is brought costs a wait. Whole numbers stay exact in float64.
+    results = torch.cat((index_B1.double(), logprobs_BV.gather(1, index_B1).double()), dim=1)
     possible = [True] * len(choosers)
-    if adjusted_BV is not logprobs_BV and any(chooser.constraint is not None for chooser in choosers):
+    if any(chooser.constraint is not None for chooser in choosers):
         possible = (adjusted_BV.gather(1, index_B1).squeeze(1) > float("-inf")).tolist()
     tokens: list[Token | None] = []
-    for row, (token, value, chooser) in enumerate(zip(drawn_B.tolist(), values, choosers, strict=True)):
+    for row, ((number, value), chooser) in enumerate(zip(results.tolist(), choosers, strict=True)):
+        token = int(number)
         if not possible[row]:
             tokens.append(None)
             continue
@@ -133,7 +167,7 @@ def _drawn(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int = 0) -> Te
     temperatures = [max(one.temperature, COLDEST) for one in asked]
     temperature_B = torch.tensor(temperatures, dtype=torch.float64, device=device)
     chance_BV = (logits_BV.double() / temperature_B.unsqueeze(1)).softmax(-1)
-    limited = [row for row, one in enumerate(asked) if one.top_k or one.top_p < 1.0 or one.min_p > 0.0]
+    limited = [row for row, one in enumerate(asked) if one.limits]
     if limited:
         chance_BV[limited] = _limited(chance_BV[limited], [asked[row] for row in limited])
     cumulative_BV = chance_BV.cumsum(-1)

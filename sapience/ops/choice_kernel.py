@@ -38,6 +38,31 @@ def _(affinities_TE: Tensor, bias_E: Tensor, choices: int, groups: int, open_gro
 
 
 @triton.jit
+def within_groups(  # type: ignore[no-untyped-def]
+    biased, SIZE: tl.constexpr, GROUPS: tl.constexpr, OPEN: tl.constexpr, COUNTED: tl.constexpr, ROWS: tl.constexpr
+):
+    """[ROWS, GROUPS · SIZE] with minus infinity outside of each row's best groups."""
+    if GROUPS > 1:
+        left = tl.reshape(biased, (ROWS, GROUPS, SIZE))
+        member = tl.arange(0, SIZE)[None, None, :]
+        scores = tl.zeros((ROWS, GROUPS), tl.float32)
+        for _ in tl.static_range(COUNTED):
+            best = tl.argmax(left, 2)
+            scores += tl.max(left, 2)
+            left = tl.where(member == best[:, :, None], float("-inf"), left)
+        group = tl.arange(0, GROUPS)[None, :]
+        opened = tl.zeros((ROWS, GROUPS), tl.int1)
+        for _ in tl.static_range(OPEN):
+            best = tl.argmax(scores, 1)[:, None]
+            opened = opened | (group == best)
+            scores = tl.where(group == best, float("-inf"), scores)
+        kept = tl.broadcast_to(opened[:, :, None], (ROWS, GROUPS, SIZE))
+        biased = tl.where(kept, tl.reshape(biased, (ROWS, GROUPS, SIZE)), float("-inf"))
+        biased = tl.reshape(biased, (ROWS, GROUPS * SIZE))
+    return biased
+
+
+@triton.jit
 def _best_experts(  # type: ignore[no-untyped-def]
     affinities,
     bias,
@@ -55,22 +80,7 @@ def _best_experts(  # type: ignore[no-untyped-def]
     expert = tl.arange(0, EXPERTS)
     place = row[:, None].to(tl.int64) * EXPERTS + expert[None, :]
     biased = tl.load(affinities + place, mask=row[:, None] < tokens, other=0.0) + tl.load(bias + expert)[None, :]
-    if GROUPS > 1:
-        left = tl.reshape(biased, (ROWS, GROUPS, SIZE))
-        member = tl.arange(0, SIZE)[None, None, :]
-        scores = tl.zeros((ROWS, GROUPS), tl.float32)
-        for _ in tl.static_range(COUNTED):
-            best = tl.argmax(left, 2)
-            scores += tl.max(left, 2)
-            left = tl.where(member == best[:, :, None], float("-inf"), left)
-        group = tl.arange(0, GROUPS)[None, :]
-        opened = tl.zeros((ROWS, GROUPS), tl.int1)
-        for _ in tl.static_range(OPEN):
-            best = tl.argmax(scores, 1)[:, None]
-            opened = opened | (group == best)
-            scores = tl.where(group == best, float("-inf"), scores)
-        kept = tl.broadcast_to(opened[:, :, None], (ROWS, GROUPS, SIZE))
-        biased = tl.reshape(tl.where(kept, tl.reshape(biased, (ROWS, GROUPS, SIZE)), float("-inf")), (ROWS, EXPERTS))
+    biased = within_groups(biased, SIZE, GROUPS, OPEN, COUNTED, ROWS)
     for choice in tl.static_range(CHOICES):
         best = tl.argmax(biased, 1)
         tl.store(chosen + row.to(tl.int64) * CHOICES + choice, best.to(tl.int64), mask=row < tokens)
