@@ -142,6 +142,7 @@ def test_a_stage_is_given_the_finished_ones_it_takes_and_a_folder_that_exists(wo
         ({"tokenizer__sample_mb": 1.0}, NAMES[1:]),
         ({"corpus__shortest": 7}, NAMES),
         ({"seed": 1}, NAMES),
+        ({"serve__draft": 3}, []),
     ],
     ids=str,
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sapience.commands.arguments import AsJson, ModelName, NewFolder, ShardSize, Stored
+from sapience.commands.arguments import AsJson, Draft, EightBits, ModelName, NewFolder, ShardSize, Stored
 from sapience.recipe import UserError
 from sapience.screen import Screen
 
@@ -19,12 +19,16 @@ def generate(
     tokens: Annotated[int, typer.Option(help="Most tokens to write.", min=1)] = 100,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token every time.", min=0.0)] = 0.7,
     seed: Annotated[int, typer.Option(help="Same seed, same text.", min=0)] = 0,
+    draft: Draft = None,
+    int8: EightBits = False,
     as_json: AsJson = False,
 ) -> None:
     """Continue a text with a model."""
     from sapience.run import resolve_model
+    from sapience.serving.run_models import drafted_ahead
 
     folder = resolve_model(model)
+    ahead = drafted_ahead(folder, draft)
     from sapience.corpus.tokenizer import TextStream, Tokenizer
     from sapience.inference.generate import generate as draw
     from sapience.model.huggingface import load_model
@@ -34,18 +38,20 @@ def generate(
     settings = Settings(temperature, tokens, seed)
     tokenizer, network = Tokenizer.load(folder), load_model(folder)
     stream = TextStream(tokenizer, continued=True)
-    if not as_json:
-        print(printable(text), end="", flush=True)
+    unsaid = printable(text)  # with the first token: where nothing can be drawn, nothing is printed
 
     def show(_: int, token: int) -> None:
-        if not as_json and token != tokenizer.eos_id:
-            print(printable(stream.push(token)), end="", flush=True)
+        nonlocal unsaid
+        if not as_json:
+            piece = "" if token == tokenizer.eos_id else printable(stream.push(token))
+            print(unsaid + piece, end="", flush=True)
+            unsaid = ""
 
     prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
     stop = {tokenizer.eos_id}
     [drawn] = draw(
         network, [prompt], settings.tokens, temperature=settings.temperature, stop_ids=stop, seed=settings.seed,
-        on_token=show,
+        depth=ahead, eight_bits=int8, on_token=show,
     )  # fmt: skip
     if as_json:
         written = tokenizer.decode([token for token in drawn.tokens if token not in stop], continued=True)
@@ -79,23 +85,28 @@ def chat(
     top_k: Annotated[int, typer.Option(help="Only so many of the likeliest tokens; 0: all.", min=0)] = 0,
     top_p: Annotated[float, typer.Option(help="Only the likeliest tokens that together reach this probability.")] = 1.0,
     min_p: Annotated[float, typer.Option(help="Only tokens at least so likely beside the likeliest one.")] = 0.0,
+    draft: Draft = None,
+    int8: EightBits = False,
     message: Annotated[str | None, typer.Option(help="Ask this, print the answer and end.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Talk to a model of a run, and hear how its stages differ."""
     from sapience.run import resolve_model
+    from sapience.serving.run_models import drafted_ahead
 
     if as_json and message is None:
         raise UserError("--json prints one answer: say with --message what is to be asked")
     folder = resolve_model(model)
+    ahead = drafted_ahead(folder, draft)
     from sapience.serving.answering import Settings
-    from sapience.serving.terminal import ask_once, talk
+    from sapience.serving.terminal import ask_once, loader, talk
 
     settings = Settings(temperature, tokens, seed, top_k, top_p, min_p)
+    load = loader(ahead, int8)
     if message is None:
-        talk(folder, system, settings, Screen().say)
+        talk(folder, load, system, settings, Screen().say)
     else:
-        ask_once(folder, system, message, settings, as_json, Screen().say)
+        ask_once(folder, load, system, message, settings, as_json, Screen().say)
 
 
 @app.command(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sapience.commands.arguments import ModelName
+from sapience.commands.arguments import Draft, EightBits, ModelName
 
 app = typer.Typer()
 
@@ -14,7 +14,7 @@ app = typer.Typer()
 
     sapience serve demo
 
-    sapience serve demo@finetune --port 0
+    sapience serve demo@finetune --port 0 --draft 3
 
     SAPIENCE_API_KEY=… sapience serve demo --host 0.0.0.0
 
@@ -29,9 +29,8 @@ def serve(
     max_positions: Annotated[
         int | None, typer.Option(help="Tokens whose latents each model keeps.", min=1, show_default="2 GiB of them")
     ] = None,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Weights in 8 bits: on a CPU up to three times as fast.")
-    ] = False,
+    draft: Draft = None,
+    int8: EightBits = False,
     max_waiting: Annotated[int, typer.Option(help="Requests that may wait to be begun; more get 429.", min=1)] = 256,
     max_requests: Annotated[int, typer.Option(help="Requests under way; more get 429.", min=1)] = 1024,
     max_prompt_tokens: Annotated[
@@ -53,8 +52,10 @@ def serve(
 ) -> None:
     """Serve a run's models: OpenAI's API, and a page to talk to them."""
     from sapience.run import resolve_model
+    from sapience.serving.run_models import drafted_ahead
 
     folder = resolve_model(model)
+    ahead = drafted_ahead(folder, draft)
     from sapience.serving.limits import Limits
     from sapience.serving.server import serve as run_server
 
@@ -63,4 +64,4 @@ def serve(
         answer_tokens=max_answer_tokens, choices=max_choices, waiting=max_waiting, at_once=max_requests, seconds=max_seconds,
         slow_seconds=slow_seconds, grace=grace,
     )  # fmt: skip
-    run_server(folder, host, port, limits, max_running, max_positions, int8)
+    run_server(folder, host, port, limits, max_running, max_positions, ahead, int8)

@@ -35,11 +35,14 @@ def generate(
     stop_ids: Collection[int] = (),
     seed: int = 0,
     batch_size: int = 64,
+    depth: int = 0,
+    eight_bits: bool = False,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
     """Continue every prompt by at most `max_new_tokens`; greedy at temperature 0.
 
-    `on_token(prompt index, token)` is called as tokens come, for streaming. Raises ValueError for an empty prompt.
+    `on_token(prompt index, token)` is called as tokens come, for streaming. `depth` and `eight_bits`: see `Engine`. Raises
+    ValueError for an empty prompt.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens: begin it with the bos token")
@@ -54,6 +57,8 @@ def generate(
         rows=rows,
         positions=_positions([(len(prompt), len(asked)) for prompt, asked in rows_of.items()], rows, max_new_tokens),
         context=max(map(len, prompts)) + max_new_tokens,
+        depth=depth,
+        eight_bits=eight_bits,
     )
     results: dict[int, _Result] = {}
     for prompt, asked in rows_of.items():

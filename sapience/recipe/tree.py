@@ -18,6 +18,7 @@ from sapience.recipe.review import ReviewSection
 from sapience.recipe.reward import RewardSection
 from sapience.recipe.rewards import RewardsSection
 from sapience.recipe.section import Section
+from sapience.recipe.serve import ServeSection
 from sapience.recipe.specialise import SpecialiseSection
 from sapience.recipe.tokenizer import TokenizerSection
 
@@ -50,6 +51,7 @@ class Recipe(Section):
     rewards: RewardsSection = RewardsSection()
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
+    serve: ServeSection = ServeSection()
     parallel: ParallelSection = ParallelSection()
 
     @model_validator(mode="after")

@@ -17,13 +17,12 @@ from sapience.inference.requests import Request, Sampling, Token
 from sapience.model.huggingface import load_model
 from sapience.model.transformer import Transformer
 from sapience.recipe.errors import UserError
+from sapience.recipe.serve import DRAFT
 from sapience.serving.conversation import Conversation
 from sapience.serving.run_models import name_of
 from sapience.training.device import choose_device
 
 LARGEST_SEED = 2**32
-DEPTH = 1
-"""Tokens that a prediction module drafts ahead: V3 served with one, and accepted 85 to 90 % (report, section 5.4.3)."""
 REWARD_HEAD = "reward_head.safetensors"
 """Beside the weights of a model that gives scores."""
 
@@ -38,6 +37,10 @@ class ChatModel:
     chat: ChatFormat
     taught: bool
     """False for a base model, which only ever continued text."""
+    draft: int = DRAFT
+    """Tokens that the prediction module drafts ahead."""
+    eight_bits: bool = False
+    """Whether it draws with weights of 8 bits."""
 
     @property
     def context(self) -> int:
@@ -46,8 +49,15 @@ class ChatModel:
 
     @cached_property
     def engine(self) -> Engine:
-        """Draws one answer at a time, and need not read again what a conversation has said before."""
-        return Engine(self.network, rows=1, positions=4 * self.context, depth=DEPTH)
+        """Draws one answer at a time, and need not read again what a conversation has said before.
+
+        Raises UserError where weights cannot be had in 8 bits.
+        """
+        return self.drawing(1, 4 * self.context)
+
+    def drawing(self, rows: int, positions: int | None) -> Engine:
+        """An engine of one's own; see `Engine`."""
+        return Engine(self.network, rows=rows, positions=positions, depth=self.draft, eight_bits=self.eight_bits)
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,8 @@ class Answer:
     """Oldest questions that the model was not shown, since its context has no room for them."""
 
 
-def load_chat_model(folder: Path) -> ChatModel:
-    """The model of a Hugging Face folder, on a GPU where there is one.
+def load_chat_model(folder: Path, draft: int = DRAFT, eight_bits: bool = False) -> ChatModel:
+    """The model of a Hugging Face folder, on a GPU where there is one. Its engine is made when it is first wanted.
 
     Raises UserError where it cannot be loaded, and for a reward model.
     """
@@ -104,7 +114,7 @@ def load_chat_model(folder: Path) -> ChatModel:
         raise UserError(f"{folder} is a reward model, which gives scores and no answers: choose another model")
     chat = ChatFormat(Tokenizer.load(folder))
     network = load_model(folder, choose_device("auto")).eval()
-    return ChatModel(name_of(folder), folder, network, chat, has_chat_template(folder))
+    return ChatModel(name_of(folder), folder, network, chat, has_chat_template(folder), draft, eight_bits)
 
 
 def answer(model: ChatModel, conversation: Conversation, settings: Settings, show: Callable[[str], None]) -> Answer:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sapience.corpus.chat import has_chat_template
-from sapience.inference.engine import Engine
 from sapience.recipe.errors import UserError
-from sapience.serving.answering import DEPTH, ChatModel, load_chat_model
+from sapience.recipe.serve import DRAFT
+from sapience.serving.answering import ChatModel, load_chat_model
 from sapience.serving.engine_thread import Draws, EngineThread
 from sapience.serving.grammar import Grammars
 from sapience.serving.refusals import Refused
@@ -54,11 +54,12 @@ def offered(folder: Path) -> tuple[str, dict[str, Path]]:
     return chosen, {chosen: folder, **names}
 
 
-def load_speaker(folder: Path, rows: int, positions: int | None, eight_bits: bool = False) -> Speaker:
+def load_speaker(
+    folder: Path, rows: int, positions: int | None, draft: int = DRAFT, eight_bits: bool = False
+) -> Speaker:
     """A folder's model, on a GPU where there is one. Raises UserError where it cannot be loaded, or not in 8 bits."""
-    model = load_chat_model(folder)
-    engine = Engine(model.network, rows=rows, positions=positions, depth=DEPTH, eight_bits=eight_bits)
-    return Speaker.of(model, engine)
+    model = load_chat_model(folder, draft, eight_bits)
+    return Speaker.of(model, model.drawing(rows, positions))
 
 
 @dataclass(frozen=True)

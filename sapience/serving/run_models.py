@@ -1,8 +1,9 @@
-"""Which run a model belongs to, and with which other models of it one can talk."""
+"""Which run a model belongs to, with which other models of it one can talk, and what its recipe says of talking."""
 
 from pathlib import Path
 
 from sapience.recipe import load_recipe
+from sapience.recipe.serve import DRAFT
 from sapience.run import models_of
 
 REWARD = "reward"
@@ -33,3 +34,14 @@ def reasoning_prompt(model: Path) -> str:
     if run is None or not name_of(model).startswith(EXPERTS):
         return ""
     return load_recipe(run / "recipe.yaml").specialise.system_prompt
+
+
+def drafted_ahead(model: Path, asked: int | None = None) -> int:
+    """Tokens that a model's prediction module is to draft ahead: as asked, else what its run's recipe says.
+
+    Raises UserError where the recipe has to be asked and cannot be read.
+    """
+    if asked is not None:
+        return asked
+    run = run_of(model)
+    return DRAFT if run is None else load_recipe(run / "recipe.yaml").serve.draft

@@ -67,9 +67,9 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    folder: Path, host: str, port: int, limits: Limits, rows: int, positions: int | None, eight_bits: bool
+    folder: Path, host: str, port: int, limits: Limits, rows: int, positions: int | None, draft: int, eight_bits: bool
 ) -> None:
-    """Serve a model and the others of its run; port 0 is any free one. The rest: see `Engine`.
+    """Serve a model and the others of its run; port 0 is any free one. `draft`: tokens drafted ahead. The rest: see `Engine`.
 
     Raises UserError for an address that cannot be had, one beyond this machine without a key, or a model that cannot be
     loaded.
@@ -87,7 +87,7 @@ def serve(
         thread = EngineThread()
 
         def load(asked: Path) -> Speaker:
-            return load_speaker(asked, rows, positions, eight_bits)
+            return load_speaker(asked, rows, positions, draft, eight_bits)
 
         speaker = load(folder)
         house = House(thread, Shelf(folders, thread, load), limits, key)

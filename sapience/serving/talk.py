@@ -6,6 +6,7 @@ the last question again, so that one hears what a stage changed.
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from sapience.recipe.errors import UserError
@@ -43,11 +44,12 @@ class Talk:
         write: Callable[[str], None],
         say: Callable[[str], None],
         interactive: bool,
+        load: Callable[[Path], ChatModel] = load_chat_model,
     ) -> None:
         """`write` takes pieces of answers, `say` takes notices. `interactive`: answers bear the model's name, and
-        Ctrl-C ends an answer only; else it ends the talk."""
+        Ctrl-C ends an answer only; else it ends the talk. `load` makes another stage's model ready."""
         self.model, self.conversation, self.settings = model, conversation, settings
-        self._write, self._say, self._interactive = write, say, interactive
+        self._write, self._say, self._interactive, self._load = write, say, interactive, load
         self._told_left_out = False
         self._commands: dict[str, Callable[[str], None]] = {
             "stage": self._stage,
@@ -136,7 +138,7 @@ class Talk:
             return
         if name not in models:
             raise UserError(f"{run} has no model of stage {name}: choose from {', '.join(models)}")
-        self.model = load_chat_model(models[name])
+        self.model = self._load(models[name])
         self._told_left_out = False
         self._say(f"now talking to {self.model.name}")
         self._say_what_it_is()

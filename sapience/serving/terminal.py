@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sapience.recipe.errors import UserError
-from sapience.serving.answering import Settings, answer, load_chat_model
+from sapience.serving.answering import ChatModel, Settings, answer, load_chat_model
 from sapience.serving.conversation import Conversation
 from sapience.serving.printable import json_line, printable
 from sapience.serving.talk import Talk, notices_of
@@ -23,13 +23,26 @@ HISTORY = 1000
 """Lines that are remembered."""
 
 
-def talk(folder: Path, system: str, settings: Settings, say: Callable[[str], None]) -> None:
+def loader(draft: int, eight_bits: bool) -> Callable[[Path], ChatModel]:
+    """Makes models ready with their engines, so that UserError is raised at once where they cannot draw like that."""
+
+    def load(folder: Path) -> ChatModel:
+        model = load_chat_model(folder, draft, eight_bits)
+        model.engine  # noqa: B018
+        return model
+
+    return load
+
+
+def talk(
+    folder: Path, load: Callable[[Path], ChatModel], system: str, settings: Settings, say: Callable[[str], None]
+) -> None:
     """Read lines until they end or /quit comes."""
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    model = load_chat_model(folder)
+    model = load(folder)
     if interactive:
         say(f"talking to {model.name}; /help lists the commands, Ctrl-D ends")
-    session = Talk(model, Conversation(system), settings, _write, lambda text: say(printable(text)), interactive)
+    session = Talk(model, Conversation(system), settings, _write, lambda text: say(printable(text)), interactive, load)
     read = _typed if interactive else _piped
     with _termination_ends(), _history() if interactive else nullcontext():
         going = True
@@ -46,14 +59,20 @@ def talk(folder: Path, system: str, settings: Settings, say: Callable[[str], Non
 
 
 def ask_once(
-    folder: Path, system: str, message: str, settings: Settings, as_json: bool, say: Callable[[str], None]
+    folder: Path,
+    load: Callable[[Path], ChatModel],
+    system: str,
+    message: str,
+    settings: Settings,
+    as_json: bool,
+    say: Callable[[str], None],
 ) -> None:
     """Print one answer, or one JSON object about it. Raises UserError for a message without a word."""
     if not message.strip():
         raise UserError("the message is empty: write what is to be asked, or leave --message out to talk")
     conversation = Conversation(system)
     conversation.ask(message)
-    model = load_chat_model(folder)
+    model = load(folder)
     for notice in notices_of(model):
         say(notice)
     said = answer(model, conversation, settings, (lambda _: None) if as_json else _write)

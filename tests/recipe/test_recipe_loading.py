@@ -44,6 +44,7 @@ def refusal(tmp_path: Path, tree: Any, *overrides: str) -> str:
             "stepz",
             "did you mean steps?",
         ),
+        ({"serve": {"drafts": 2}}, "serve.drafts", "did you mean draft?"),
         ({"parallel": {"zzz": 1}}, "parallel.zzz", "known keys here: threads"),
         ({"corpus": {"sources": [SOURCES[0] | {"langauge": "de"}]}}, "langauge", "did you mean language?"),
         ({"corpus": {"sources": [SOURCES[1] | {"famlies": {}}]}}, "famlies", "did you mean families?"),
@@ -118,6 +119,8 @@ def test_impossible_sizes_are_refused_with_what_would_do(model: dict[str, Any], 
         ({"name": "../elsewhere"}, "name"),
         ({"name": ".hidden"}, "name"),
         ({"seed": -1}, "seed"),
+        ({"serve": {"draft": 9}}, "serve.draft"),
+        ({"serve": {"draft": -1}}, "serve.draft"),
         ({"corpus": {"sources": [{"type": "feed", "name": "a", "domain": "b"}]}}, "corpus.sources.0"),
     ],
 )
@@ -268,6 +271,8 @@ def test_every_field_of_a_recipe_has_a_meaning() -> None:
 def test_explaining_a_field() -> None:
     [row] = explain("pretrain.steps")
     assert row[0] == "pretrain.steps" and row[2] == "1000" and "Optimizer steps" in row[3]
+    [row] = explain("serve")
+    assert row[:3] == ("serve.draft", "int", "1") and "speculative decoding" in row[3] and "0: none" in row[3]
     names = [row[0] for row in explain("extend.phases")]
     assert "extend.phases.factor" in names
     for wrong in ("pretrian", "pretrain.stepz", "pretrain.steps.more"):

@@ -235,10 +235,10 @@ def test_the_command_serves_a_run_and_ends_when_told(run: Path) -> None:
 def test_a_network_is_served_with_a_key_only(run: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SAPIENCE_API_KEY", raising=False)
     with pytest.raises(UserError, match="set SAPIENCE_API_KEY"):
-        serve(run / "finetune" / "model", host, 0, Limits(), 1, None, False)
+        serve(run / "finetune" / "model", host, 0, Limits(), 1, None, 0, False)
     monkeypatch.setenv("SAPIENCE_API_KEY", "two\nlines")
     with pytest.raises(UserError, match="no header can bear"):
-        serve(run / "finetune" / "model", host, 0, Limits(), 1, None, False)
+        serve(run / "finetune" / "model", host, 0, Limits(), 1, None, 0, False)
 
 
 def test_a_folder_offers_the_model_in_it(run: Path, tmp_path: Path) -> None:
