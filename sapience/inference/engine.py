@@ -14,23 +14,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from sapience.inference import graph_network, native_network
-from sapience.inference.drafting import Draftee, draft, read_prompts
+from sapience.inference.answers import Answer, Prompt, Started, chooser_of, end_of, logits_of, rows_of, table_of
+from sapience.inference.cycle import asked_for, by_calls, take_cycle
+from sapience.inference.drafting import draft, read_prompts
 from sapience.inference.graph_network import GraphNetwork
-from sapience.inference.native_network import NativeNetwork
-from sapience.inference.network import LatentNetwork, Network, Passed, Places, check_tokens
+from sapience.inference.network import Passed, Places, check_tokens
+from sapience.inference.networks import network_of
 from sapience.inference.pace import Pace
-from sapience.inference.pages import PAGE, Name, Pages, names_of, pages_for
+from sapience.inference.pages import PAGE, Pages, names_of, pages_for
 from sapience.inference.requests import End, Request, Token
-from sapience.inference.sampling import Chooser, choose
+from sapience.inference.sampling import choose
 from sapience.model.transformer import Transformer
-from sapience.recipe.errors import UserError
 
 CACHE_BYTES = 2 << 30
 """Of latents, unless told otherwise."""
@@ -47,43 +47,6 @@ class Counters:
     drawn_tokens: int = 0
     drafted_tokens: int = 0
     accepted_tokens: int = 0
-
-
-@dataclass(eq=False)
-class _Prompt:
-    """A request whose prompt is read, or has been."""
-
-    request: Request
-    names: list[Name]
-    pages: list[int] = field(default_factory=list)
-    """Of the prompt; the one answer's too, where only one is wanted."""
-    reserved: list[int] = field(default_factory=list)
-    """Of the first of several answers."""
-    read: int = 0
-    """Tokens."""
-    logits_V: Tensor | None = None
-    state_1D: Tensor | None = None
-    """Of its last token, for drafts."""
-    begun: int = 0
-    """Answers."""
-
-    @property
-    def complete(self) -> bool:
-        return self.read == len(self.request.prompt)
-
-    @property
-    def own(self) -> int:
-        """Pages that an answer does not share with the others."""
-        request = self.request
-        return pages_for(len(request.prompt) + request.limit) - len(request.prompt) // PAGE
-
-
-@dataclass(eq=False)
-class _Answer(Draftee):
-    """One that is being drawn."""
-
-    prompt: _Prompt = field(kw_only=True)
-    sample: int = field(kw_only=True)
 
 
 class Engine:
@@ -118,13 +81,13 @@ class Engine:
         self._lock = threading.Lock()
         self._arrived: deque[Request] = deque()
         self._unwanted: set[Request] = set()
-        self._waiting: deque[_Prompt] = deque()
-        self._prompts: list[_Prompt] = []
+        self._waiting: deque[Prompt] = deque()
+        self._prompts: list[Prompt] = []
         """Begun, in the order in which they came; complete or not."""
-        self._answers: list[_Answer] = []
+        self._answers: list[Answer] = []
         self._table_RP = torch.zeros(0, 0, dtype=torch.int32)
         """Pages of the answers that have drawn before."""
-        self._started: tuple[list[_Answer], Passed] | None = None
+        self._started: Started | None = None
         """The next step of these answers, which the device has been given already."""
 
     @property
@@ -183,7 +146,7 @@ class Engine:
             arrived, unwanted = list(self._arrived), self._unwanted
             self._arrived.clear()
             self._unwanted = set()
-        self._waiting.extend(_Prompt(request, names_of(request.prompt)) for request in arrived)
+        self._waiting.extend(Prompt(request, names_of(request.prompt)) for request in arrived)
         if not unwanted:
             return
         for prompt in [one for one in self._waiting if one.request in unwanted]:
@@ -195,7 +158,7 @@ class Engine:
             self._cancel_rest(prompt)
         self._leave([(one, "cancelled") for one in self._answers if one.prompt.request in unwanted])
 
-    def _cancel_rest(self, prompt: _Prompt) -> None:
+    def _cancel_rest(self, prompt: Prompt) -> None:
         for sample in range(prompt.begun, prompt.request.samples):
             prompt.request.on_end(sample, "cancelled")
 
@@ -235,7 +198,7 @@ class Engine:
 
     def _read(self) -> None:
         """A piece of the prompts, at most as much as is worth one call."""
-        pieces: list[tuple[_Prompt, int]] = []
+        pieces: list[tuple[Prompt, int]] = []
         left = self._network.at_once
         for prompt in self._prompts:
             if not prompt.complete and left > 0:
@@ -251,7 +214,7 @@ class Engine:
         begun = torch.tensor([prompt.read for prompt, _ in pieces])
         positions = torch.arange(len(tokens)) + (begun - (ends + 1 - counts)).repeat_interleave(counts)
         rows = torch.arange(len(pieces)).repeat_interleave(counts)
-        places = Places(positions, rows, _table([prompt.pages for prompt, _ in pieces]))
+        places = Places(positions, rows, table_of([prompt.pages for prompt, _ in pieces]))
         done = torch.tensor([prompt.read + count == len(prompt.request.prompt) for prompt, count in pieces])
         passed = self._network.forward(torch.tensor(tokens), places, ends[done])
         if passed.states_ND is not None:
@@ -286,9 +249,9 @@ class Engine:
                     if rest:
                         source.append(prompt.pages[whole])
                         target.append(own[0])
-                chooser = _chooser(request, prompt.begun)
+                chooser = chooser_of(request, prompt.begun)
                 begin, limit = len(request.prompt), request.limit
-                answer = _Answer(pages, chooser, begin, limit, prompt=prompt, sample=prompt.begun)
+                answer = Answer(pages, chooser, begin, limit, prompt=prompt, sample=prompt.begun)
                 if prompt.state_1D is not None:
                     answer.unseen.append(prompt.state_1D)
                 self._answers.append(answer)
@@ -307,48 +270,99 @@ class Engine:
             return
         began, checked = time.perf_counter(), any(answer.drafts for answer in answers)
         older = [answer for answer in answers if answer.tokens]
+        started, self._started = self._started, None
+        if started is not None:
+            began = started.began
+        drawn: dict[Answer, list[Token | None]] = {}
+        if older and started is not None and started.results_NR is not None:
+            drafts = take_cycle(started, older, drawn)
+            fresh = answers[len(older) :]
+            if fresh:
+                self._accept(fresh, torch.stack([logits_of(answer.prompt) for answer in fresh]), {}, drawn)
+            for answer in older:
+                self._count(answer, drawn[answer])
+                answer.drafts = drafts[answer]
+        else:
+            self._draw_by_calls(answers, older, started, drawn)
+        going = self._give(drawn)
+        self._count_pace(answers, going, checked, time.perf_counter() - began, self.counters.drawn_tokens - before)
+
+    def _draw_by_calls(
+        self,
+        answers: list[Answer],
+        older: list[Answer],
+        started: "Started | None",
+        drawn: dict[Answer, list[Token | None]],
+    ) -> None:
         counts = [1 + len(answer.drafts) for answer in older]
         parts = []
         states_ND: Tensor | None = None
         if older:
-            passed = self._forwarded(older, counts)
+            passed = self._forward(older, counts) if started is None else rows_of(started, older)
             parts.append(passed.logits)
             states_ND = passed.states_ND
-        parts += [_logits(answer.prompt).unsqueeze(0) for answer in answers[len(older) :]]
+        parts += [logits_of(answer.prompt).unsqueeze(0) for answer in answers[len(older) :]]
         logits = parts[0] if len(parts) == 1 else torch.cat(parts)
         starts = dict(zip(older, accumulate(counts, initial=0), strict=False))
         starts |= {answer: sum(counts) + i for i, answer in enumerate(answers[len(older) :])}
-        drawn = {answer: len(answer.tokens) for answer in older}
-        self._accept(answers, logits, starts)
+        self._accept(answers, logits, starts, drawn)
         for answer in older:
-            more, request = len(answer.tokens) - drawn[answer], answer.prompt.request
-            accepted = min(more - 1, len(answer.drafts)) if more else 0
-            self.counters.drafted_tokens += len(answer.drafts)
-            self.counters.accepted_tokens += accepted
-            request.drafted += len(answer.drafts)
-            request.accepted += accepted
+            more = self._count(answer, drawn[answer])
             answer.drafts = []
             if states_ND is not None:  # before every token that was drawn just now
                 start = starts[answer]
                 answer.unseen.append(states_ND[start : start + more])
-        making = self.depth > 0 and bool(self._answers) and self._pace.drafts(len(self._answers))
+
+    def _count(self, answer: Answer, drawn: Sequence[Token | None]) -> int:
+        """Count drafts and those that were right; how many tokens were drawn."""
+        request, more = answer.prompt.request, sum(token is not None for token in drawn)
+        accepted = min(more - 1, len(answer.drafts)) if more else 0
+        self.counters.drafted_tokens += len(answer.drafts)
+        self.counters.accepted_tokens += accepted
+        request.drafted += len(answer.drafts)
+        request.accepted += accepted
+        return more
+
+    def _count_pace(
+        self, answers: Sequence[Answer], going: Sequence[Answer], checked: bool, seconds: float, tokens: int
+    ) -> None:
+        """After a step: whether drafting pays. Where the host waits for every call, drafts for the next step are made now."""
+        if not self.depth:
+            return
+        making = any(answer.drafts for answer in going)
+        if self._started is None and going and self._pace.drafts(len(going)):
+            began = time.perf_counter()
+            self._draft(going)
+            making, seconds = True, seconds + time.perf_counter() - began
+        if making == checked:
+            self._pace.took(len(answers), making, seconds, tokens)
+
+    def _draft(self, answers: Sequence[Answer]) -> None:
+        """Guesses for those whose last tokens the module has not seen."""
+        lacking = [row for row, answer in enumerate(answers) if answer.unseen]
+        if lacking:
+            draft(self._network, [answers[row] for row in lacking], self._table(answers)[lacking], self.depth)
+
+    def _start(self, going: list[Answer]) -> None:
+        """Give a device that works by itself the next step of these answers, before anybody hears of this one."""
+        if not going or not self._network.asynchronous:
+            return
+        making = self.depth > 0 and self._pace.drafts(len(going))
+        if making and not all(answer.chooser.plain for answer in going):
+            return
+        began, table_RP = time.perf_counter(), self._table(going)
         if making:
-            draft(self._network, self._answers, self._table(self._answers), self.depth)
-        if self.depth and making == checked:
-            self._pace.took(len(answers), making, time.perf_counter() - began, self.counters.drawn_tokens - before)
+            self._draft(going)
+            ends = [PAGE * len(answer.pages) for answer in going]
+            asked, network = asked_for(going, ends, table_RP[: len(going)], self.depth), self._network
+            results_NR = network.cycle(asked) if isinstance(network, GraphNetwork) else by_calls(network, asked)
+            self._started = Started(going, began, results_NR=results_NR)
+            return
+        for answer in going:
+            answer.drafts = []
+        self._started = Started(going, began, passed=self._forward(going, [1] * len(going)))
 
-    def _forwarded(self, older: list[_Answer], counts: Sequence[int]) -> Passed:
-        """The last token of each answer and its drafts: what has been started, or now."""
-        started, self._started = self._started, None
-        if started is None:
-            return self._forward(older, counts)
-        answers, passed = started
-        if answers == older:
-            return passed
-        row_of = {answer: row for row, answer in enumerate(answers)}
-        return passed._replace(logits=passed.logits[[row_of[answer] for answer in older]])
-
-    def _forward(self, older: Sequence[_Answer], counts: Sequence[int]) -> Passed:
+    def _forward(self, older: Sequence[Answer], counts: Sequence[int]) -> Passed:
         """The last token of each answer and its drafts."""
         tokens = [token for answer in older for token in (answer.tokens[-1], *answer.drafts)]
         positions = torch.tensor([answer.begin + len(answer.tokens) - 1 for answer in older])
@@ -360,56 +374,60 @@ class Engine:
         places = Places(positions, rows, self._table(older))
         return self._network.forward(torch.tensor(tokens), places, torch.arange(len(tokens)))
 
-    def _table(self, answers: Sequence[_Answer]) -> Tensor:
+    def _table(self, answers: Sequence[Answer]) -> Tensor:
         """Their pages; made anew where others draw than before."""
         if len(self._table_RP) < len(answers):
-            self._table_RP = _table([answer.pages for answer in answers])
+            self._table_RP = table_of([answer.pages for answer in answers])
         return self._table_RP
 
-    def _accept(self, answers: Sequence[_Answer], logits: Tensor, starts: dict[_Answer, int]) -> None:
+    def _accept(
+        self,
+        answers: Sequence[Answer],
+        logits: Tensor,
+        starts: dict[Answer, int],
+        drawn: dict[Answer, list[Token | None]],
+    ) -> None:
         """Draw, and go on with those whose draft was just that; row starts[answer] is the first of each."""
         ahead = 0
+        for answer in answers:
+            drawn[answer] = []
         while answers:
             part = logits if len(answers) == len(logits) else logits[[starts[answer] + ahead for answer in answers]]
-            drawn = choose(part, [answer.chooser for answer in answers])
-            going = self._give(answers, drawn)
-            answers = [one for one in going if ahead < len(one.drafts) and one.tokens[-1] == one.drafts[ahead]]
+            going = []
+            for answer, token in zip(answers, choose(part, [answer.chooser for answer in answers]), strict=True):
+                drawn[answer].append(token)
+                right = token is not None and ahead < len(answer.drafts) and token.id == answer.drafts[ahead]
+                if right and end_of(answer, drawn[answer]) is None:
+                    going.append(answer)
+            answers = going
             ahead += 1
 
-    def _give(self, answers: Sequence[_Answer], drawn: Sequence[Token | None]) -> list[_Answer]:
-        """The tokens to those who asked, and the end where it has come; who goes on. A device that works by itself gets the
-        next step before anybody hears of this one."""
-        self._started = None
-        ended: list[tuple[_Answer, End]] = []
+    def _give(self, drawn: dict[Answer, list[Token | None]]) -> list[Answer]:
+        """The tokens to those who asked, and the end where it has come; who goes on."""
+        ended: list[tuple[Answer, End]] = []
         going = []
-        for answer, token in zip(answers, drawn, strict=True):
-            request = answer.prompt.request
-            if token is None:
-                ended.append((answer, "failed"))
-                continue
-            answer.tokens.append(token.id)
-            self.counters.drawn_tokens += 1
-            if token.id in request.stop_ids:
-                ended.append((answer, "stop"))
-            elif len(answer.tokens) == request.limit:
-                ended.append((answer, "length"))
-            else:
+        for answer, tokens in drawn.items():
+            end = end_of(answer, tokens)
+            new = [token.id for token in tokens if token is not None]
+            answer.tokens += new
+            self.counters.drawn_tokens += len(new)
+            if end is None:
                 going.append(answer)
+            else:
+                ended.append((answer, end))
+        if ended:
+            self._table_RP = self._table_RP[:0]
+        self._start(going)
         table_RP = self._table_RP
-        if going and not self.depth and self._network.asynchronous:
-            if ended:
-                self._table_RP = self._table_RP[:0]
-            self._started = going, self._forward(going, [1] * len(going))
-            table_RP = self._table_RP
-        for answer, token in zip(answers, drawn, strict=True):
-            if token is not None:
-                answer.prompt.request.on_token(answer.sample, token)
+        for answer, tokens in drawn.items():
+            for token in tokens:
+                if token is not None:
+                    answer.prompt.request.on_token(answer.sample, token)
         self._leave(ended)
-        if self._started is not None:
-            self._table_RP = table_RP
+        self._table_RP = table_RP
         return going
 
-    def _leave(self, ended: Sequence[tuple[_Answer, End]]) -> None:
+    def _leave(self, ended: Sequence[tuple[Answer, End]]) -> None:
         if not ended:
             return
         gone = {answer for answer, _ in ended}
@@ -423,36 +441,3 @@ class Engine:
                 self._pages.name(page, name)
             self._pages.release(answer.pages)
             prompt.request.on_end(answer.sample, end)
-
-
-def network_of(
-    model: Transformer, pages: int, positions: int, drafts: bool = False, eight_bits: bool = False
-) -> Network:
-    """The fastest there is for the model."""
-    if native_network.fits(model):
-        return NativeNetwork(model, pages, positions, drafts, eight_bits)
-    if eight_bits:
-        raise UserError(
-            "weights in 8 bits are for float32 models on a CPU, by a C++ compiler: leave the option out, or see what "
-            "`sapience doctor` says of c++"
-        )
-    network = GraphNetwork if graph_network.fits(model) else LatentNetwork
-    return network(model, pages, positions, drafts)
-
-
-def _table(pages: Sequence[Sequence[int]]) -> Tensor:
-    """Each row's pages in order, filled up with zeros."""
-    widest = max(map(len, pages))
-    return torch.tensor([[*row, *[0] * (widest - len(row))] for row in pages], dtype=torch.int32)
-
-
-def _chooser(request: Request, sample: int) -> Chooser:
-    generator = torch.Generator().manual_seed(request.seeds[sample] % 2**64)
-    uniforms = torch.rand(request.limit, generator=generator, dtype=torch.float64).tolist()
-    constraint = None if request.constraint is None else request.constraint()
-    return Chooser(request.sampling, uniforms, request.alternatives, constraint, request.prompt)
-
-
-def _logits(prompt: _Prompt) -> Tensor:
-    assert prompt.logits_V is not None
-    return prompt.logits_V

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sapience.inference.requests import Constraint, Sampling, Token
+from sapience.ops.draw import draw, pick
 
 COLDEST = 1e-6
 """Temperatures below this, but for zero, are drawn with like this one: divided by less, logits would leave float64."""
@@ -40,6 +41,16 @@ class Chooser:
             or asked.frequency_penalty
             or asked.repetition_penalty != 1.0
         )
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but the temperature has a say, and nothing but the token is asked for."""
+        return self.sampling.plain and self.constraint is None and not self.alternatives
+
+    @property
+    def temperature(self) -> float:
+        """Zero, or what logits can be divided by."""
+        return self.sampling.temperature and max(self.sampling.temperature, COLDEST)
 
     def adjust_(self, logits_V: Tensor) -> None:
         """Change them in place."""
@@ -73,7 +84,7 @@ class Chooser:
 
 def choose(logits_BV: Tensor, choosers: Sequence[Chooser]) -> list[Token | None]:
     """The next token of every answer; None where its constraint allows none."""
-    if logits_BV.is_cuda and all(map(_plain, choosers)):
+    if logits_BV.is_cuda and all(chooser.plain for chooser in choosers):
         return _taken(_drawn_by_kernel(logits_BV, choosers), choosers)
     logprobs_BV = logits_BV.log_softmax(-1)
     adjusted_BV = logits_BV
@@ -108,23 +119,10 @@ def guess(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int) -> list[in
     return tokens
 
 
-def _plain(chooser: Chooser) -> bool:
-    """Whether nothing but the temperature has a say, and nothing but the token is asked for."""
-    return chooser.sampling.plain and chooser.constraint is None and not chooser.alternatives
-
-
 def _drawn_by_kernel(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int = 0) -> list[tuple[float, float]]:
     """Token and log-probability of every answer, by one kernel."""
-    from sapience.ops import draw_kernel  # needs triton, which comes with PyTorch's CUDA builds alone
-
-    asked = [
-        (max(one.sampling.temperature, COLDEST), one.uniforms[one.drawn + ahead])
-        if one.sampling.temperature
-        else (0.0, 0.0)
-        for one in choosers
-    ]
-    asked_B2 = torch.tensor(asked, dtype=torch.float64).to(logits_BV.device, non_blocking=True)
-    drawn: list[tuple[float, float]] = draw_kernel.draw(logits_BV, asked_B2).tolist()
+    asked = torch.tensor([(one.temperature, one.uniforms[one.drawn + ahead]) for one in choosers], dtype=torch.float64)
+    drawn: list[tuple[float, float]] = draw(logits_BV, asked.to(logits_BV.device, non_blocking=True)).tolist()
     return drawn
 
 
@@ -164,18 +162,14 @@ def _drawn(logits_BV: Tensor, choosers: Sequence[Chooser], ahead: int = 0) -> Te
     """By the inverse of the distribution function, in float64."""
     device = logits_BV.device
     asked = [chooser.sampling for chooser in choosers]
-    temperatures = [max(one.temperature, COLDEST) for one in asked]
+    temperatures = [chooser.temperature for chooser in choosers]
     temperature_B = torch.tensor(temperatures, dtype=torch.float64, device=device)
     chance_BV = (logits_BV.double() / temperature_B.unsqueeze(1)).softmax(-1)
     limited = [row for row, one in enumerate(asked) if one.limits]
     if limited:
         chance_BV[limited] = _limited(chance_BV[limited], [asked[row] for row in limited])
-    cumulative_BV = chance_BV.cumsum(-1)
     uniforms = [one.uniforms[one.drawn + ahead] for one in choosers]
-    uniform_B = torch.tensor(uniforms, dtype=torch.float64, device=device)
-    total_B = cumulative_BV[:, -1]
-    threshold_B = torch.minimum(uniform_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
-    return (cumulative_BV <= threshold_B.unsqueeze(1)).sum(-1).clamp(max=logits_BV.shape[1] - 1)
+    return pick(chance_BV, torch.tensor(uniforms, dtype=torch.float64, device=device))
 
 
 def _limited(chance_BV: Tensor, asked: Sequence[Sampling]) -> Tensor:

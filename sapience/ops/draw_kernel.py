@@ -1,6 +1,6 @@
-"""A token for every row of logits by one kernel, for CUDA: the largest, or by the inverse of the distribution function.
+"""A token for every row of logits by one kernel, for CUDA. Meaning: `sapience.ops.draw`.
 
-The same numbers as `sapience.inference.sampling` draws with, but for rounding: exponentials in float32, their sums in float64.
+Exponentials are in float32, their sums in float64.
 """
 
 import torch
@@ -12,8 +12,7 @@ _CHUNK = 4096
 
 
 def draw(logits_BV: Tensor, asked_B2: Tensor) -> Tensor:
-    """Of temperature (zero takes the largest) and random number from 0 to 1: the token and its log-probability at temperature
-    one, [B, 2] in float64."""
+    """Token and log-probability, [B, 2] in float64."""
     logits_BV = logits_BV.contiguous()
     rows, vocabulary = logits_BV.shape
     drawn_B2 = torch.empty((rows, 2), dtype=torch.float64, device=logits_BV.device)

@@ -1,6 +1,7 @@
 """Drafts change how long an answer takes and nothing else: every token and every log-probability is the same to the bit."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,16 @@ from sapience.inference.network import LatentNetwork, Places
 from sapience.inference.pace import BETWEEN, TRIAL, Pace
 from sapience.inference.requests import Request, Sampling, Token
 from sapience.model.transformer import Transformer
+
+
+@pytest.fixture(params=[False, True], ids=["waits", "ahead"], scope="module", autouse=True)
+def ahead(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything twice: as on a CPU, and with the next step begun before anybody hears of this one, as on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NativeNetwork, "asynchronous", request.param)
+        patch.setattr(LatentNetwork, "asynchronous", request.param)
+        yield
+
 
 FEW_WORDS = tiny_model(tiny_config(vocab_size=5))
 """Of which a guess is often right."""
@@ -99,23 +110,26 @@ def asked(vocabulary: int) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", [NativeNetwork, LatentNetwork])
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_answers_are_those_without_drafts(kind: Any, depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("simple", [False, True])
+def test_answers_are_those_without_drafts(kind: Any, depth: int, simple: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all kinds together, and of those alone that have nothing but a temperature, which a device checks by itself."""
     needs_compiler(kind)
+    requests = [one for one in asked(5) if not simple or (one["sampling"].plain and "alternatives" not in one)]
     monkeypatch.setattr(native_network, "fits", lambda model: kind is NativeNetwork)
     monkeypatch.setattr(kind, "at_once", 24)
-    plain, _ = drawn(FEW_WORDS, asked(5), 0)
+    plain, _ = drawn(FEW_WORDS, requests, 0)
     monkeypatch.setattr(Pace, "drafts", lambda self, answers: True)
-    drafted, engine = drawn(FEW_WORDS, asked(5), depth)
+    drafted, engine = drawn(FEW_WORDS, requests, depth)
     chance = random.Random(depth)
     monkeypatch.setattr(Pace, "drafts", lambda self, answers: chance.random() < 0.4)
-    now_and_then, _ = drawn(FEW_WORDS, asked(5), depth, rows=2)
+    now_and_then, _ = drawn(FEW_WORDS, requests, depth, rows=2)
     for one in (drafted, now_and_then):
         for (tokens, end), (expected, ended) in zip(one, plain, strict=True):
             assert [token.id for token in tokens] == [token.id for token in expected] and end == ended
             if kind is NativeNetwork:
                 assert tokens == expected
     counters = engine.counters
-    assert 20 < counters.accepted_tokens < counters.drafted_tokens - 20
+    assert 10 < counters.accepted_tokens < counters.drafted_tokens - 10
     assert counters.drawn_tokens == sum(len(tokens) for tokens, _ in plain)
 
 

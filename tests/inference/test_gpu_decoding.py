@@ -6,6 +6,7 @@ import torch
 from sapience.inference.generate import generate
 from sapience.inference.graph_network import GraphNetwork
 from sapience.inference.network import LatentNetwork, Passed, Places
+from sapience.inference.pace import Pace
 from sapience.model.linear import Precision
 from sapience.model.transformer import Transformer
 from sapience.recipe.model import ModelSection
@@ -137,3 +138,23 @@ def test_tokens_are_drawn_as_on_the_host() -> None:
                 assert (
                     float(share[:token].sum()) - 1e-6 <= float(uniforms[row]) <= float(share[: token + 1].sum()) + 1e-6
                 )
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_answers_with_drafts_are_those_without(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model("odd widths", "fp32")
+    with torch.no_grad():
+        model.head.weight[7:] = 0  # few words, so that some drafts are right
+        model.head.weight[:7].mul_(0.3)
+    generator = torch.Generator().manual_seed(5)
+    prompts = [torch.randint(515, (length,), generator=generator).tolist() for length in (1, 5, 16, 40, 90)]
+    for temperature in (0.0, 0.7):
+        plain = generate(model, prompts, 50, temperature=temperature, batch_size=4)
+        monkeypatch.setattr(Pace, "drafts", lambda self, answers: True)
+        cycles: list[int] = []
+        whole = GraphNetwork.cycle
+        monkeypatch.setattr(GraphNetwork, "cycle", lambda self, asked: cycles.append(1) or whole(self, asked))  # noqa: B023
+        drafted = generate(model, prompts, 50, temperature=temperature, batch_size=4, depth=depth)
+        assert [one.tokens for one in drafted] == [one.tokens for one in plain]
+        assert 10 < len(cycles) < 95
+        monkeypatch.undo()
