@@ -157,9 +157,11 @@ def generate(
     if as_json:
         print(json_line(record))
         return
+    share = record["bandwidth_share"]
+    reading = "" if share is None else f", {share:.0%} of the speed at which memory is copied here"
     print(
         f"{record['tokens_per_s']:,.0f} tokens a second ({record['ms_per_step']:.2f} ms a step, "
-        f"{record['prompt_ms']:.1f} ms for the prompts) by {record['decoder']}"
+        f"{record['prompt_ms']:.1f} ms for the prompts) by {record['decoder']}{reading}"
     )
 
 

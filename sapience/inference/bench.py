@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sapience.inference.engine import Engine
 from sapience.inference.generate import decoder_name, generate
 from sapience.inference.pages import PAGE, pages_for
 from sapience.inference.requests import Request, Sampling
+from sapience.model.feed_forward import Experts
+from sapience.model.gate import Gate
 from sapience.model.huggingface import load_model
-from sapience.model.linear import Precision
+from sapience.model.linear import Copy, Linear, Precision
 from sapience.model.transformer import Transformer
 from sapience.recipe.model import ModelSection
 from sapience.training.device import choose_device
@@ -50,6 +53,41 @@ def drawn_prompts(vocabulary: int, batch: int, length: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(0)
     rows: list[list[int]] = torch.randint(2, vocabulary, (batch, length), generator=generator).tolist()
     return rows
+
+
+def bytes_of_a_step(model: Transformer, batch: int, positions: float) -> float:
+    """What a step has to read: weights once, of the experts those that some of `batch` answers go to where the gates spread
+    them evenly, and every answer's latents of so many positions. The embedding and the prediction modules are left out."""
+    config, total = model.config, 0.0
+    for layer in model.layers:
+        for module in layer.modules():
+            if isinstance(module, Linear):
+                total += _stored(module.weight, module.copy)
+            elif isinstance(module, Experts):
+                met = 1 - (1 - config.num_experts_per_tok / config.n_routed_experts) ** batch
+                total += met * sum(_stored(weight, copy) for weight, copy in module.copies())
+            elif isinstance(module, Gate):
+                total += module.weight_ED.numel() * module.weight_ED.element_size()
+    latents = (config.kv_lora_rank + config.qk_rope_head_dim) * len(model.layers) * positions
+    return total + (model.head.weight.numel() + batch * latents) * model.number.itemsize
+
+
+def _stored(weight: Tensor, copy: Copy) -> int:
+    taken = copy.narrow if copy.elements is None else copy.elements
+    taken = weight if taken is None else taken
+    return taken.numel() * taken.element_size()
+
+
+def copying_speed(device: torch.device) -> float:
+    """Bytes a second that are read and written where a large tensor is copied."""
+    source = torch.ones(1 << (28 if device.type == "cuda" else 25), device=device)
+    target, times = torch.empty_like(source), []
+    for _ in range(5):
+        began = time.perf_counter()
+        target.copy_(source)
+        target[-1].item()  # waits for the device
+        times.append(time.perf_counter() - began)
+    return 2 * source.numel() * source.element_size() / min(times)
 
 
 class DrawingBench:
@@ -99,10 +137,15 @@ class DrawingBench:
         """All figures, of the rounds' median."""
         asked, ms, prompt_ms = self.asked, statistics.median(rounds_ms), statistics.median(self.prompt_ms)
         cuda, counters = self.device.type == "cuda", self.engine.counters
+        step_ms = (ms - prompt_ms) / max(asked.new - 1, 1)
+        read, speed = bytes_of_a_step(self.model, asked.batch, asked.prompt + asked.new / 2), copying_speed(self.device)
+        alone = not (asked.draft or asked.eight_bits)  # else a step reads something else
         return {
             "what": "generate", "system": "sapience", "config": self.described,
             "tokens_per_s": round(1e3 * asked.batch * asked.new / ms, 1),
-            "ms_per_step": round((ms - prompt_ms) / max(asked.new - 1, 1), 3), "prompt_ms": round(prompt_ms, 2),
+            "ms_per_step": round(step_ms, 3), "prompt_ms": round(prompt_ms, 2),
+            "gb_per_step": round(read / 1e9, 4), "copying_gb_per_s": round(speed / 1e9, 1),
+            "bandwidth_share": round(1e3 * read / step_ms / speed, 4) if alone and step_ms > 0 else None,
             "rounds_ms": [round(one, 2) for one in rounds_ms],
             "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "peak_gpu_mb": round(torch.cuda.max_memory_allocated() / 2**20, 1) if cuda else None,

@@ -7,7 +7,7 @@ on its neighbours.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from sapience.inference import native_network
+from sapience.inference import graph_network, native_network
 from sapience.inference.engine import Engine
 from sapience.inference.pages import PAGE, pages_for
 from sapience.inference.requests import End, Request, Sampling, Token
@@ -95,8 +95,8 @@ def _positions(prompts: Sequence[tuple[int, int]], rows: int, limit: int) -> int
 
 
 def decoder_name(model: Transformer) -> str:
-    """What draws from the model here: `c++` or `pytorch`."""
-    return "c++" if native_network.fits(model) else "pytorch"
+    """What draws from the model here: `c++`, `cuda graphs` or `pytorch`."""
+    return "c++" if native_network.fits(model) else "cuda graphs" if graph_network.fits(model) else "pytorch"
 
 
 @dataclass

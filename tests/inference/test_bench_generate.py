@@ -12,7 +12,7 @@ import pytest
 from tiny_models import SIZES, tiny_config, tiny_model
 
 from sapience.cli import main
-from sapience.inference.bench import AskedDrawing, DrawingBench, drawn_prompts
+from sapience.inference.bench import AskedDrawing, DrawingBench, bytes_of_a_step, drawn_prompts
 from sapience.inference.native_library import native_library
 from sapience.model.huggingface import save_model
 from sapience.recipe.model import ModelSection
@@ -37,7 +37,23 @@ def test_what_is_drawn_is_counted(tiny: Path, capsys: pytest.CaptureFixture[str]
     assert len(record["rounds_ms"]) == 2
     middle = sum(record["rounds_ms"]) / 2
     assert record["tokens_per_s"] == pytest.approx(1e3 * 3 * 7 / middle, rel=0.01)
+    assert 0 < record["bandwidth_share"] < 2 and record["copying_gb_per_s"] > 0.1
     assert record["ms_per_step"] == pytest.approx((middle - record["prompt_ms"]) / 6, abs=0.01)
+
+
+def test_a_step_reads_every_matrix_once_and_of_the_experts_those_that_are_met() -> None:
+    model = tiny_model()
+    config, layers = model.config, list(model.layers)
+    experts = [p for layer in layers for name, p in layer.named_parameters() if "experts." in name]
+    others = [
+        p for layer in layers for name, p in layer.named_parameters() if p.ndim > 1 and "experts." not in name
+    ]  # fmt: skip
+    for batch in (1, 5):
+        met = 1 - (1 - config.num_experts_per_tok / config.n_routed_experts) ** batch
+        latents = batch * 30 * len(layers) * (config.kv_lora_rank + config.qk_rope_head_dim)
+        numbers = sum(p.numel() for p in others) + met * sum(p.numel() for p in experts) + latents
+        expected = 4 * (numbers + model.head.weight.numel())
+        assert bytes_of_a_step(model, batch, 30) == pytest.approx(expected)
 
 
 def test_rounds_are_run_when_asked_for() -> None:
