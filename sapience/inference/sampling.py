@@ -3,8 +3,11 @@
 Every answer has random numbers of its own and is reckoned by itself, so that it does not depend on what is drawn beside it.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +15,8 @@ from torch import Tensor
 from sapience.inference.requests import Constraint, Sampling, Token
 from sapience.ops.draw import draw, pick
 
+_log = logging.getLogger(__name__)
+Answered = TypeVar("Answered")
 COLDEST = 1e-6
 """Temperatures below this, but for zero, are drawn with like this one: divided by less, logits would leave float64."""
 
@@ -29,6 +34,8 @@ class Chooser:
     drawn: int = 0
     _counts_V: Tensor | None = field(default=None, repr=False)
     _seen_V: Tensor | None = field(default=None, repr=False)
+    _broken: bool = False
+    """The constraint has raised: it allows nothing any more."""
 
     @property
     def adjusts(self) -> bool:
@@ -68,8 +75,10 @@ class Chooser:
             logits_V -= asked.frequency_penalty * self._counts_V + asked.presence_penalty * (self._counts_V > 0)
         for token, bias in asked.logit_bias.items():
             logits_V[token] += bias
-        allowed = None if self.constraint is None else self.constraint.allowed()
-        if allowed is not None:
+        allowed = None if self.constraint is None else self._ask(self.constraint.allowed)
+        if self._broken:
+            logits_V.fill_(float("-inf"))
+        elif allowed is not None:
             logits_V.masked_fill_(~allowed.to(device), float("-inf"))
 
     def take(self, token: int) -> None:
@@ -79,7 +88,16 @@ class Chooser:
             self._counts_V[token] += 1
             self._seen_V[token] = True
         if self.constraint is not None:
-            self.constraint.take(token)
+            self._ask(partial(self.constraint.take, token))
+
+    def _ask(self, question: Callable[[], Answered]) -> Answered | None:
+        """What the constraint says. One that raises is somebody else's mistake: it ends this answer, and no other."""
+        try:
+            return question()
+        except Exception:
+            _log.exception("a constraint cannot go on: its answer has failed")
+            self._broken = True
+            return None
 
 
 def choose(logits_BV: Tensor, choosers: Sequence[Chooser]) -> list[Token | None]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sapience.model.linear import Linear, RMSNorm
 from sapience.model.rope import softmax_scale
 from sapience.ops.fp8_heads import fp8_keys_values, fp8_queries
+from sapience.ops.fp8_layers import fp8_two_linears
 from sapience.ops.masked_attention import AttentionMask, PackedDocuments, causal_attention, masked_attention
 from sapience.ops.rotary import rotate
 from sapience.recipe.model import ModelSection
@@ -71,7 +72,10 @@ class LatentAttention(nn.Module):
 
     def compress(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Query latent (the queries themselves where they are not compressed), and key-value latent beside the shared key."""
-        return self._query(x_BTD), self.kv_down(x_BTD)
+        query, latent = self.q_proj if self.config.q_lora_rank is None else self.q_down, self.kv_down
+        if latent.copy.precision == "fp8":
+            return fp8_two_linears(x_BTD, query.weight, query.copy.blocks, latent.weight, latent.copy.blocks)
+        return query(x_BTD), latent(x_BTD)
 
     def mix(
         self,

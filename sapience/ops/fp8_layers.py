@@ -28,6 +28,14 @@ def fp8_linear(x: Tensor, weight_JK: Tensor, blocks: WeightBlocks) -> Tensor:
     return y
 
 
+def fp8_two_linears(
+    x: Tensor, first_JK: Tensor, first: WeightBlocks, second_JK: Tensor, second: WeightBlocks
+) -> tuple[Tensor, Tensor]:
+    """`fp8_linear` by two matrices: x is quantized, and its tiles are turned, once for both."""
+    y, z = _TwoLinears.apply(x, first_JK, second_JK, *first.parts, *second.parts)
+    return y, z
+
+
 def fp8_feed_forward(
     x: Tensor, gate_up_FD: Tensor, down_DF: Tensor, gate_up: WeightBlocks, down: WeightBlocks
 ) -> Tensor:
@@ -83,6 +91,46 @@ class _Linear(torch.autograd.Function):
         gradient = product(slope, turned[0], turned_scales[0])[:count, :inputs].reshape(ctx.shape)
         weight = weight_product(slope_columns, turn(Tiles(elements, scales)))[: ctx.outputs, :inputs]
         return gradient, weight, None, None, None, None
+
+
+class _TwoLinears(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        first_JK: Tensor,
+        second_JK: Tensor,
+        first: Tensor,
+        first_scales: Tensor,
+        first_turned: Tensor,
+        first_turned_scales: Tensor,
+        second: Tensor,
+        second_scales: Tensor,
+        second_turned: Tensor,
+        second_turned_scales: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        tiles = quantize_rows(x.reshape(-1, x.shape[-1]))
+        ctx.save_for_backward(
+            tiles.elements, tiles.scales, first_turned, first_turned_scales, second_turned, second_turned_scales
+        )
+        ctx.shape, ctx.outputs = x.shape, (first_JK.shape[0], second_JK.shape[0])
+        count = x.numel() // x.shape[-1]
+        y = product(tiles, first[0], first_scales[0])[:count, : ctx.outputs[0]]
+        z = product(tiles, second[0], second_scales[0])[:count, : ctx.outputs[1]]
+        return y.reshape(*x.shape[:-1], -1), z.reshape(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        elements, scales, *turned = ctx.saved_tensors
+        inputs = ctx.shape[-1]
+        gradients, weights, rows = [], [], turn(Tiles(elements, scales))
+        for i, outputs in enumerate(ctx.outputs):
+            slope, slope_columns = quantize_both(slopes[i].reshape(-1, outputs))
+            gradients.append(product(slope, turned[2 * i][0], turned[2 * i + 1][0]))
+            weights.append(weight_product(slope_columns, rows)[:outputs, :inputs])
+        count = slopes[0].numel() // ctx.outputs[0]
+        gradient = (gradients[0] + gradients[1])[:count, :inputs].reshape(ctx.shape)
+        return gradient, *weights, *[None] * 8
 
 
 class _FeedForward(torch.autograd.Function):

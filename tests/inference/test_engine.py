@@ -226,6 +226,38 @@ def test_every_answer_has_a_constraint_of_its_own() -> None:
     assert all(len(tokens) == 4 and not any(token % 2 for token in tokens) for tokens in heard.tokens.values())
 
 
+class Broken(Even):
+    """Raises when it is asked for the third time, or told of the third token."""
+
+    def __init__(self, asked: bool) -> None:
+        super().__init__(100)
+        self.asked, self.calls = asked, 0
+
+    def allowed(self) -> Tensor:
+        self.calls += self.asked
+        if self.calls == 3:
+            raise RuntimeError("lost")
+        return super().allowed()
+
+    def take(self, token: int) -> None:
+        self.calls += not self.asked
+        if self.calls == 3:
+            raise RuntimeError("lost")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_constraint_that_raises_ends_its_own_answer(asked: bool) -> None:
+    engine = Engine(MODEL, rows=4, context=256)
+    broken, other = Heard(), Heard()
+    engine.submit(broken.request(prompt(5, 1), 9, constraint=lambda: Broken(asked)))
+    engine.submit(other.request(prompt(6, 2), 9))
+    while engine.step():
+        pass
+    assert broken.ends == {0: "failed"} and len(broken.tokens[0]) == (2 if asked else 3)
+    assert other.ends == {0: "length"} and other.tokens[0] == alone(prompt(6, 2), 9)
+    assert engine._pages.free == engine._pages.count
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(

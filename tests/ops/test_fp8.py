@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from sapience.ops import fp8_blocks, fp8_products, fp8_tiles
 from sapience.ops.experts import ExpertWeights, routed_experts, swiglu
-from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward, fp8_linear
+from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward, fp8_linear, fp8_two_linears
 from sapience.ops.fp8_swiglu import gradient_reference, reference
 from sapience.ops.permutation import expert_order, sort_weights
 
@@ -125,6 +125,22 @@ def test_linear_layer(shape: tuple[int, ...], outputs: int, tolerance: float) ->
     emulated = rows @ fp8_tiles.weight_dequantized(blocks.elements, blocks.scales)[0].t()
     count = x.numel() // shape[-1]
     assert torch.equal(ours.reshape(count, -1), emulated[:count, :outputs].bfloat16())
+
+
+@pytest.mark.parametrize("shape", [(256, 128), (2, 75, 200)])
+def test_two_linear_layers_of_the_same_rows(shape: tuple[int, ...]) -> None:
+    """What each gives alone, to the bit; the gradients of x added in its type."""
+    x = outliers(*shape) if len(shape) == 2 else outliers(*shape[1:]).expand(shape).clone()
+    matrices = [(outliers(width, shape[-1], seed=width) * 0.05).requires_grad_() for width in (72, 384)]
+    blocks = [fp8_tiles.quantize_weight(matrix.detach().unsqueeze(0)) for matrix in matrices]
+    generator = torch.Generator().manual_seed(3)
+    slopes = [torch.randn(*shape[:-1], len(matrix), generator=generator).bfloat16() for matrix in matrices]
+    inputs = [x.bfloat16().requires_grad_(), *matrices]
+    together = fp8_two_linears(inputs[0], matrices[0], blocks[0], matrices[1], blocks[1])
+    apart = [fp8_linear(inputs[0], *pair) for pair in zip(matrices, blocks, strict=True)]
+    assert all(torch.equal(one, other) for one, other in zip(together, apart, strict=True))
+    ours, theirs = (torch.autograd.grad(results, inputs, slopes) for results in (together, apart))
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 def test_feed_forward_and_experts() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sapience.ops import fp8_products, fp8_swiglu, fp8_tiles
-from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward, fp8_linear
+from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward, fp8_linear, fp8_two_linears
 from sapience.ops.fp8_tiles import Tiles
 from sapience.ops.permutation import expert_order, sort_weights
 
@@ -161,7 +161,8 @@ def test_layers_equal_the_emulation(tokens: int, width: int, inner: int, compile
             single = fp8_tiles.quantize_weight(gate_up[0].view(2, inner, width), 2), fp8_tiles.quantize_weight(down[:1])
         routed = fp8_experts(x, sort_weights(weights, order), gate_up, down, *made, order)
         fed = fp8_feed_forward(x, gate_up[0], down[0], *single)
-        return routed + fed + fp8_linear(fed, square, square_blocks)
+        two = fp8_two_linears(fed, square, square_blocks, square, square_blocks)
+        return routed + fed + fp8_linear(fed, square, square_blocks) + two[0] + two[1]
 
     results = []
     for device in ("cpu", "cuda"):
