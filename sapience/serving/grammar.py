@@ -35,9 +35,9 @@ from sapience.serving.tool_calls import (
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 _WHITE_SPACE = r"( |\n[ ]{0,16})?"
 _KEPT = 64
+"""Compiled grammars of one model: programs ask for the same form over and over."""
 _LONGEST = 1 << 16
 """Characters of a grammar. What is compiled grows with them, and so does the time of the first mask."""
-"""Compiled grammars of one model: programs ask for the same form over and over."""
 
 
 class Impossible(ValueError):
@@ -114,6 +114,8 @@ class Grammars:
         matcher = LLMatcher(self._table, LLMatcher.grammar_from_lark(grammar), log_level=0)
         if matcher.is_error():
             raise Impossible(matcher.get_error().splitlines()[0])
+        if Follows(matcher.deep_copy(), self._vocabulary).lost():
+            raise Impossible("no answer can have it: does a part refer to nothing but itself?")
         return matcher
 
 
@@ -123,11 +125,20 @@ class Follows:
     def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
         self._matcher, self._vocabulary = matcher, vocabulary
 
-    def allowed(self) -> Tensor | None:
-        if self._matcher.is_error():
-            return torch.zeros(self._vocabulary, dtype=torch.bool)
-        bias = np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8)
-        return torch.from_numpy(bias[: self._vocabulary] != 0)
+    def allowed(self) -> Tensor:
+        if not self._matcher.is_error():
+            bias = np.frombuffer(self._matcher.compute_logit_bias(), dtype=np.uint8)
+            if not self._gave_up():
+                return torch.from_numpy(bias[: self._vocabulary] != 0)
+        return torch.zeros(self._vocabulary, dtype=torch.bool)
+
+    def lost(self) -> bool:
+        """Whether nothing is allowed here, not even an end."""
+        return not bool(self.allowed().any())
+
+    def _gave_up(self) -> bool:
+        """llguidance then allows the end and says of no error."""
+        return self._matcher.is_stopped() and self._matcher.stop_reason() == "InternalError"
 
     def take(self, token: int) -> None:
         self._matcher.consume_token(token)

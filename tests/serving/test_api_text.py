@@ -241,6 +241,8 @@ def test_a_text_may_end_in_calls_that_fit_their_functions(special: bool) -> None
         {"type": "string", "minLength": 5, "maxLength": 2},
         {"not": {}},
         {"$ref": "https://example.com/schema"},
+        {"$ref": "#"},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
         {"type": "string", "pattern": "("},
     ],
 )
@@ -248,3 +250,9 @@ def test_a_form_that_no_answer_can_have_is_refused(schema: dict[str, Any]) -> No
     grammars = Grammars(TOKENIZER, 288)
     with pytest.raises(Impossible):
         grammars.constraint(grammars.json(schema))
+
+
+def test_a_form_may_hold_itself() -> None:
+    grammars = Grammars(TOKENIZER, 288)
+    constraint = grammars.constraint(grammars.json({"anyOf": [{"$ref": "#"}, {"type": "integer"}]}))()
+    assert 0 < int(constraint.allowed().sum()) < 288
