@@ -1,6 +1,7 @@
 """Commands that measure speed. Each prints one JSON line for a figure with --json."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import typer
@@ -211,3 +212,65 @@ def ops(
             print(
                 f"{record['ms']:10.3f} ms  {record['gbytes_per_s']:8.1f} GB/s            {operation.name}", flush=True
             )
+
+
+@bench.command(
+    epilog="""Examples:
+
+    sapience bench schedule dualpipe --ranks 8 --microbatches 20
+
+    sapience bench schedule zb1p --ranks 4 --microbatches 8 --backward 2.5 --svg zb1p.svg"""
+)
+def schedule(
+    name: Annotated[
+        Literal["1f1b", "interleaved", "zb1p", "dualpipe", "dualpipev"], typer.Argument(help="Which schedule.")
+    ] = "dualpipe",
+    ranks: Annotated[int, typer.Option(help="Ranks of the pipeline.", min=1)] = 4,
+    microbatches: Annotated[int, typer.Option(help="Micro-batches of a step.", min=1)] = 8,
+    forward: Annotated[float, typer.Option(help="Time of a forward chunk.", min=0)] = 1.0,
+    backward: Annotated[float, typer.Option(help="Time of a backward chunk, both parts.", min=0)] = 2.0,
+    weight: Annotated[float, typer.Option(help="Of that, the part for the weights.", min=0)] = 1.0,
+    pair: Annotated[
+        float | None,
+        typer.Option(
+            help="Time of a forward and a backward chunk that overlap.", min=0, show_default="forward + backward"
+        ),
+    ] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the timeline into this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a pipeline schedule on paper: its timeline, how long ranks are idle, how many activations they keep."""
+    from sapience.parallel import schedule_picture
+    from sapience.parallel.schedule import Impossible, Times, check, kept_at_most, timed
+    from sapience.parallel.schedules import SCHEDULES, published_bubble
+
+    if weight > backward:
+        raise UserError(f"the part for the weights ({weight:g}) is a part of the backward chunk ({backward:g})")
+    times = Times(forward, backward, weight, forward + backward if pair is None else pair)
+    try:
+        made = SCHEDULES[name](ranks, microbatches)
+    except Impossible as error:
+        raise UserError(str(error)) from None
+    check(made)
+    timeline = timed(made, times)
+    bubbles = [timeline.bubble(rank) for rank in range(ranks)]
+    if svg is not None:
+        svg.write_text(schedule_picture.svg(made, timeline), encoding="utf-8")
+    published, kept = published_bubble(name, ranks, times), kept_at_most(made)
+    record = {
+        "schedule": name, "ranks": ranks, "stages": made.stages, "microbatches": microbatches,
+        "time": timeline.end, "bubbles": bubbles, "published_bubble": published,
+        "kept_at_most": kept, "copies": len(made.copies),
+    }  # fmt: skip
+    if as_json:
+        from sapience.serving.printable import json_line
+
+        print(json_line(record))
+        return
+    print("\n".join(schedule_picture.lines(timeline)))
+    print("    F forward, B backward, I its part for the input, W that for the weights, & an overlapped pair, . idle")
+    print(
+        f"{timeline.end:g} in all, of which the idlest rank waits {max(bubbles):g} (published: "
+        f"{published:g}); activations of at most {max(kept)} chunks; "
+        f"{len(made.copies)} {'copy' if len(made.copies) == 1 else 'copies'} of the parameters"
+    )
