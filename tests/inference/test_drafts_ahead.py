@@ -1,7 +1,6 @@
 """Drafts change how long an answer takes and nothing else: every token and every log-probability is the same to the bit."""
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,16 +15,7 @@ from sapience.inference.pace import BETWEEN, TRIAL, Pace
 from sapience.inference.requests import Request, Sampling, Token
 from sapience.model.transformer import Transformer
 
-
-@pytest.fixture(params=[False, True], ids=["waits", "ahead"], scope="module", autouse=True)
-def ahead(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything twice: as on a CPU, and with the next step begun before anybody hears of this one, as on a GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NativeNetwork, "asynchronous", request.param)
-        patch.setattr(LatentNetwork, "asynchronous", request.param)
-        yield
-
-
+pytestmark = pytest.mark.usefixtures("ahead")
 FEW_WORDS = tiny_model(tiny_config(vocab_size=5))
 """Of which a guess is often right."""
 

@@ -1,7 +1,6 @@
 """The engine: whatever comes when, beside what, through however little room, an answer is what it is alone."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,7 @@ MODEL = tiny_model()
 VOCABULARY = MODEL.config.vocab_size
 
 
-@pytest.fixture(params=[False, True], ids=["waits", "ahead"], scope="module", autouse=True)
-def ahead(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything twice: as on a CPU, and with the next step begun before anybody hears of this one, as on a GPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NativeNetwork, "asynchronous", request.param)
-        patch.setattr(LatentNetwork, "asynchronous", request.param)
-        yield
+pytestmark = pytest.mark.usefixtures("ahead")
 
 
 @dataclass
