@@ -18,4 +18,4 @@ settings.register_profile("ci", derandomize=True, print_blob=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-pytest_plugins = ("general_server", "review_queues")
+pytest_plugins = ("begun_ahead", "general_server", "review_queues")

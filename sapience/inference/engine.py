@@ -134,6 +134,7 @@ class Engine:
         self._listen()
         self._admit()
         if not self._prompts and not self._answers:
+            self._started = None
             return False
         self._read()
         self._begin()
@@ -271,7 +272,7 @@ class Engine:
         began, checked = time.perf_counter(), any(answer.drafts for answer in answers)
         older = [answer for answer in answers if answer.tokens]
         started, self._started = self._started, None
-        if started is not None:
+        if older and started is not None:
             began = started.began
         drawn: dict[Answer, list[Token | None]] = {}
         if older and started is not None and started.results_NR is not None:
@@ -294,6 +295,7 @@ class Engine:
         started: "Started | None",
         drawn: dict[Answer, list[Token | None]],
     ) -> None:
+        """By a pass that has been started or is asked for now."""
         counts = [1 + len(answer.drafts) for answer in older]
         parts = []
         states_ND: Tensor | None = None
@@ -316,7 +318,9 @@ class Engine:
     def _count(self, answer: Answer, drawn: Sequence[Token | None]) -> int:
         """Count drafts and those that were right; how many tokens were drawn."""
         request, more = answer.prompt.request, sum(token is not None for token in drawn)
-        accepted = min(more - 1, len(answer.drafts)) if more else 0
+        accepted = sum(
+            token is not None and token.id == guess for token, guess in zip(drawn, answer.drafts, strict=False)
+        )
         self.counters.drafted_tokens += len(answer.drafts)
         self.counters.accepted_tokens += accepted
         request.drafted += len(answer.drafts)

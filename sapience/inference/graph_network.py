@@ -1,7 +1,7 @@
 """Decoding on a GPU: a few tokens' step through the network is one CUDA graph, of kernels made for few rows.
 
-A step's shape is a power of two of tokens and of pages; the first step of a shape runs kernel by kernel, the second is
-recorded, the others are played back: the host copies tokens, positions and pages to the device and starts one graph. Rows
+A step's shape is a power of two of tokens and of pages; the first step of a shape runs kernel by kernel and is recorded, the
+others are played back: the host copies tokens, positions and pages to the device and starts one graph. Rows
 that fill up a shape stand for nobody. Long pieces of prompts go LatentNetwork's way, into the same pages.
 """
 
@@ -29,13 +29,18 @@ def fits(model: Transformer) -> bool:
     # Shared experts are read as so many of the others' width, in FP8 block by block.
     in_blocks = config.n_shared_experts > 1 and any(copy.precision == "fp8" for _, copy in copies_of(model))
     return (
-        model.embedding.weight.is_cuda
+        _starts_early(model.embedding.weight.device)
         and model.number in (torch.bfloat16, torch.float32)
         and experts & (experts - 1) == 0
         and groups & (groups - 1) == 0
         and config.kv_lora_rank <= 512
         and not (in_blocks and config.moe_intermediate_size % BLOCK)
     )
+
+
+def _starts_early(device: torch.device) -> bool:
+    """Whether kernels can be started while the one before them ends: on NVIDIA's GPUs since Hopper."""
+    return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 class _Recorded(NamedTuple):
@@ -46,7 +51,7 @@ class _Recorded(NamedTuple):
     given: Tensor
     """States, for the prediction module."""
     graph: Any
-    """None until the shape comes again."""
+    """None before the first step."""
     results: tuple[Tensor, Tensor] | None
 
 

@@ -11,6 +11,8 @@ TRIAL = 6
 BETWEEN = 200
 """Steps between trials of the slower way."""
 _KEPT = 0.9
+_MOST = 3.0
+"""Times what was measured so far: a step that takes longer has done something else as well, such as reading a prompt."""
 
 
 @dataclass
@@ -47,7 +49,9 @@ class Pace:
         each, before = seconds / max(tokens, 1), size.seconds.get(drafting)
         if before is None or size.tried[drafting] == 0:
             size.seconds[drafting] = each
+        elif size.tried[drafting] < TRIAL:
+            size.seconds[drafting] = min(before, each)  # the first steps may have compiled something
         else:
-            size.seconds[drafting] = _KEPT * before + (1 - _KEPT) * each
+            size.seconds[drafting] = _KEPT * before + (1 - _KEPT) * min(each, _MOST * before)
         size.tried[drafting] += 1
         size.since += 1

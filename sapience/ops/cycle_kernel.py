@@ -10,13 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sapience.ops.decode_launch import start, wait
+from sapience.ops.decode_launch import room, start, wait
 
 
 def spread(answers: Tensor, asked: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """A row for every token, and temperature and random number of what is drawn behind it."""
     count, pages = answers.shape[0], answers.shape[1] - width - 2
-    rows = answers.new_empty((count * width, 2 + pages))
+    rows = room(answers, (count * width, 2 + pages))
     wanted = asked.new_empty((count * width, 2))
     start(_spread, (count * width,), answers, asked, rows, wanted, pages, width, triton.next_power_of_2(pages))
     return rows, wanted
@@ -27,8 +27,8 @@ def check(answers: Tensor, asked: Tensor, drawn: Tensor, width: int) -> tuple[Te
     drawn with."""
     count, pages = answers.shape[0], answers.shape[1] - width - 2
     results = asked.new_empty((count, 3 * width))
-    rows = answers.new_empty((count * width, 2 + pages))
-    last = torch.empty(count, dtype=torch.int64, device=answers.device)
+    rows = room(answers, (count * width, 2 + pages))
+    last = room(answers, (count,), torch.int64)
     wanted = asked.new_empty((count, 2))
     full = triton.next_power_of_2(pages)
     start(_check, (count,), answers, asked, drawn, results, rows, last, wanted, pages, width, full)
@@ -40,7 +40,7 @@ def follow(
 ) -> tuple[Tensor, Tensor]:
     """Note the drafts in the results; rows that go on from them, and what the next ones are drawn with."""
     count, pages = answers.shape[0], answers.shape[1] - width - 2
-    rows = answers.new_empty((count, 2 + pages))
+    rows = room(answers, (count, 2 + pages))
     wanted = asked.new_empty((count, 2))
     full = triton.next_power_of_2(pages)
     start(_follow, (count,), answers, asked, drafts, results, rows, wanted, pages, ahead, width, full)

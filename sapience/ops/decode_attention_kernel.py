@@ -34,9 +34,6 @@ class Pages:
     sines: Tensor
 
 
-_compiling = False
-
-
 def remember(key_value: Tensor, norm: Norm, pages: Pages, query_NQ: Tensor, query_norm: Norm | None) -> None:
     """Norm a row's latent, turn its shared key, and write both into its page; [N, R + P]. Where queries are compressed, their
     latents are normed in place."""

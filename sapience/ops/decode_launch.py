@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import triton
+from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 _compiling = False
@@ -42,6 +44,11 @@ def wait():  # type: ignore[no-untyped-def]
     """Until the kernels before this one are done: it was started while they were at work, as the next one may be now."""
     gdc_wait()
     gdc_launch_dependents()
+
+
+def room(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+    """For what is looked up with later: zeros while kernels are only compiled and write nothing."""
+    return (like.new_zeros if _compiling else like.new_empty)(shape, dtype=dtype or like.dtype)
 
 
 def rows_together(count: int) -> int:
