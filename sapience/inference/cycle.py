@@ -75,17 +75,16 @@ def by_calls(network: Network, asked: Cycle) -> Tensor:
 
 def asked_for(answers: Sequence[Answer], ends: Sequence[int], table_NP: Tensor, depth: int) -> Cycle:
     """The next cycle of these answers, whose choosers have nothing but a temperature."""
-    width, count = 1 + depth, len(answers)
-    tokens_NW = torch.full((count, width), -1)
-    asked_NU = torch.full((count, 2 * width), 0.5, dtype=torch.float64)
-    for row, answer in enumerate(answers):
-        tokens = [answer.tokens[-1], *answer.drafts]
-        tokens_NW[row, : len(tokens)] = torch.tensor(tokens)
-        chooser = answer.chooser
+    width = 1 + depth
+    tokens, asked = [], []
+    for answer in answers:
+        row, chooser = [answer.tokens[-1], *answer.drafts], answer.chooser
+        tokens.append([*row, *[-1] * (width - len(row))])
         uniforms = chooser.uniforms[chooser.drawn : chooser.drawn + 2 * width - 1]
-        asked_NU[row, : 1 + len(uniforms)] = torch.tensor([chooser.temperature, *uniforms], dtype=torch.float64)
+        asked.append([chooser.temperature, *uniforms, *[0.5] * (2 * width - 1 - len(uniforms))])
     begins = [answer.begin + len(answer.tokens) - 1 for answer in answers]
-    return Cycle(tokens_NW, torch.tensor(begins), torch.tensor(ends), table_NP, asked_NU)
+    chances = torch.tensor(asked, dtype=torch.float64)
+    return Cycle(torch.tensor(tokens), torch.tensor(begins), torch.tensor(ends), table_NP, chances)
 
 
 def take_cycle(

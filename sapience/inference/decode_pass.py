@@ -13,8 +13,8 @@ from sapience.model.linear import Copy, Linear, RMSNorm
 from sapience.model.transformer import PredictionModule, Transformer
 from sapience.ops import cycle_kernel
 from sapience.ops.decode_attention_kernel import BLOCK, Pages, attend, remember
-from sapience.ops.decode_kernel import Norm, normed, route, summed_normed
 from sapience.ops.decode_linear_kernel import Matrix, experts_gated, experts_linear, gated, linear, linear_pair
+from sapience.ops.decode_norm_gate_kernel import Norm, normed, route, summed_normed
 from sapience.ops.draw import draw
 
 _PROGRAMS = 264

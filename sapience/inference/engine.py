@@ -23,9 +23,9 @@ from torch import Tensor
 from sapience.inference.answers import Answer, Prompt, Started, chooser_of, end_of, logits_of, rows_of, table_of
 from sapience.inference.cycle import asked_for, by_calls, take_cycle
 from sapience.inference.drafting import draft, read_prompts
+from sapience.inference.fastest_network import network_of
 from sapience.inference.graph_network import GraphNetwork
 from sapience.inference.network import Passed, Places, check_tokens
-from sapience.inference.networks import network_of
 from sapience.inference.pace import Pace
 from sapience.inference.pages import PAGE, Pages, names_of, pages_for
 from sapience.inference.requests import End, Request, Token

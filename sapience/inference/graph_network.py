@@ -70,9 +70,8 @@ class GraphNetwork(LatentNetwork):
     asynchronous = True
 
     def __init__(self, model: Transformer, pages: int, positions: int, drafts: bool = False) -> None:
-        from sapience.inference.decode_pass import (
-            DecodePass,  # needs triton, which comes with PyTorch's CUDA builds alone
-        )
+        # Needs triton, which comes with PyTorch's CUDA builds alone.
+        from sapience.inference.decode_pass import DecodePass
 
         super().__init__(model, pages, positions, drafts)
         self._shapes: dict[tuple[int, int, bool], _Recorded] = {}

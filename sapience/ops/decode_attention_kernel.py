@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sapience.ops.decode_kernel import Norm
 from sapience.ops.decode_launch import rows_together, start, wait
+from sapience.ops.decode_norm_gate_kernel import Norm
 
 BLOCK = 64
 """Positions that attention looks at together, at most."""
