@@ -61,11 +61,14 @@ class Engine:
         context: int | None = None,
         depth: int = 0,
         eight_bits: bool = False,
+        recorded: bool = True,
     ) -> None:
         """At most `rows` answers at once; latents of `positions` tokens are kept (by default what fits into 2 GiB, but no
         more than `rows` full contexts); no sequence is longer than `context` (by default what the model was made for). Up to
         `depth` tokens are drafted ahead where the model has a prediction module and that is faster. `eight_bits`: weights on a
-        CPU are rounded to 8 bits, which is faster where reading them takes the time. Raises UserError where they cannot be."""
+        CPU are rounded to 8 bits, which is faster where reading them takes the time. `recorded`: on a GPU a step is
+        compiled and recorded for every size it comes in, which pays for whoever draws for minutes. Raises UserError where
+        weights cannot be rounded."""
         model.refresh()
         config = model.config
         self.model, self.rows = model, rows
@@ -77,7 +80,7 @@ class Engine:
         self._pages = Pages(pages_for(positions))
         self.depth = depth if model.predictions else 0
         self._pace = Pace()
-        self._network = network_of(model, self._pages.count, self.context, self.depth > 0, eight_bits)
+        self._network = network_of(model, self._pages.count, self.context, self.depth > 0, eight_bits, recorded)
         self._lock = threading.Lock()
         self._arrived: deque[Request] = deque()
         self._unwanted: set[Request] = set()

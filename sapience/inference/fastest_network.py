@@ -9,9 +9,14 @@ from sapience.recipe.errors import UserError
 
 
 def network_of(
-    model: Transformer, pages: int, positions: int, drafts: bool = False, eight_bits: bool = False
+    model: Transformer,
+    pages: int,
+    positions: int,
+    drafts: bool = False,
+    eight_bits: bool = False,
+    recorded: bool = True,
 ) -> Network:
-    """The fastest there is for the model."""
+    """The fastest there is for the model. Without `recorded` nothing is compiled for a GPU, which takes up to a minute."""
     if native_network.fits(model):
         return NativeNetwork(model, pages, positions, drafts, eight_bits)
     if eight_bits:
@@ -19,5 +24,5 @@ def network_of(
             "weights in 8 bits are for float32 models on a CPU, by a C++ compiler: leave the option out, or see what "
             "`sapience doctor` says of c++"
         )
-    network = GraphNetwork if graph_network.fits(model) else LatentNetwork
+    network = GraphNetwork if recorded and graph_network.fits(model) else LatentNetwork
     return network(model, pages, positions, drafts)

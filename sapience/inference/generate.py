@@ -13,6 +13,9 @@ from sapience.inference.pages import PAGE, pages_for
 from sapience.inference.requests import End, Request, Sampling, Token
 from sapience.model.transformer import Transformer
 
+WORTH_RECORDING = 1000
+"""Steps on a GPU from which on compiling and recording them, up to a minute, costs less than they save, some 20 ms each."""
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -37,12 +40,13 @@ def generate(
     batch_size: int = 64,
     depth: int = 0,
     eight_bits: bool = False,
+    recorded: bool | None = None,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
     """Continue every prompt by at most `max_new_tokens`; greedy at temperature 0.
 
-    `on_token(prompt index, token)` is called as tokens come, for streaming. `depth` and `eight_bits`: see `Engine`. Raises
-    ValueError for an empty prompt.
+    `on_token(prompt index, token)` is called as tokens come, for streaming. `depth`, `eight_bits`, `recorded`: see `Engine`;
+    by default steps are recorded where there are many. Raises ValueError for an empty prompt.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens: begin it with the bos token")
@@ -52,6 +56,8 @@ def generate(
     if not rows_of:
         return []
     rows = max(1, min(batch_size, len(prompts)))
+    if recorded is None:
+        recorded = max_new_tokens * -(-len(prompts) // rows) >= WORTH_RECORDING
     engine = Engine(
         model,
         rows=rows,
@@ -59,6 +65,7 @@ def generate(
         context=max(map(len, prompts)) + max_new_tokens,
         depth=depth,
         eight_bits=eight_bits,
+        recorded=recorded,
     )
     results: dict[int, _Result] = {}
     for prompt, asked in rows_of.items():

@@ -15,6 +15,7 @@ from sapience.model.linear import Linear, RMSNorm
 from sapience.model.rope import softmax_scale
 from sapience.ops.fp8_heads import fp8_keys_values, fp8_queries
 from sapience.ops.fp8_layers import fp8_two_linears
+from sapience.ops.fp8_tiles import Tiles
 from sapience.ops.masked_attention import AttentionMask, PackedDocuments, causal_attention, masked_attention
 from sapience.ops.rotary import rotate
 from sapience.recipe.model import ModelSection
@@ -70,11 +71,14 @@ class LatentAttention(nn.Module):
         latent, rope = key_value.split((self.config.kv_lora_rank, self.rope), dim=-1)
         return self.kv_norm(latent), rotate(rope.unsqueeze(-2), cosines, sines).squeeze(-2)
 
-    def compress(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Query latent (the queries themselves where they are not compressed), and key-value latent beside the shared key."""
+    def compress(self, x_BTD: Tensor, tiles: Tiles | None = None) -> tuple[Tensor, Tensor]:
+        """Query latent (the queries themselves where they are not compressed), and key-value latent beside the shared key.
+
+        `tiles`: x's, for FP8, where they have been made.
+        """
         query, latent = self.q_proj if self.config.q_lora_rank is None else self.q_down, self.kv_down
         if latent.copy.precision == "fp8":
-            return fp8_two_linears(x_BTD, query.weight, query.copy.blocks, latent.weight, latent.copy.blocks)
+            return fp8_two_linears(x_BTD, query.weight, query.copy.blocks, latent.weight, latent.copy.blocks, tiles)
         return query(x_BTD), latent(x_BTD)
 
     def mix(

@@ -6,14 +6,16 @@ on a stream of its own, and split backward into its input and weight parts. `for
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 from sapience.model.attention import LatentAttention
 from sapience.model.feed_forward import Experts, FeedForward
 from sapience.model.gate import Gate, Routing, count_loads, sequence_balance
-from sapience.model.linear import RMSNorm
+from sapience.model.linear import Linear, RMSNorm
 from sapience.model.recompute import after_norm, around_attention
+from sapience.ops.fp8_tiles import Tiles
 from sapience.ops.masked_attention import AttentionMask, PackedDocuments
 from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order, sort_weights
 from sapience.recipe.compute import RecomputedPart
@@ -60,7 +62,8 @@ class DenseBlock(nn.Module):
 
     def feed(self, hidden_BTD: Tensor) -> Tensor:
         """The residual stream after the feed-forward."""
-        fed: Tensor = after_norm(self.feed_forward_norm, self.feed_forward, hidden_BTD, "norms" in self.recompute)
+        feed = partial(self.feed_forward, tiles=_tiles(self.feed_forward_norm, self.feed_forward.down, hidden_BTD))
+        fed: Tensor = after_norm(self.feed_forward_norm, feed, hidden_BTD, "norms" in self.recompute)
         return hidden_BTD + fed
 
     def forward(self, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:
@@ -133,24 +136,31 @@ class ExpertBlock(nn.Module):
         return self._routed(hidden_BTD)[0]
 
     def _routed(self, hidden_BTD: Tensor) -> tuple[Tensor, Routing]:
-        mixed_TD, routing = after_norm(self.normalise, self._mixed, hidden_BTD, "norms" in self.recompute)
+        mix = partial(self._mixed, tiles=_tiles(self.feed_forward_norm, self.attention.out, hidden_BTD))
+        mixed_TD, routing = after_norm(self.normalise, mix, hidden_BTD, "norms" in self.recompute)
         return hidden_BTD + mixed_TD.view_as(hidden_BTD), routing
 
-    def _mixed(self, x_TD: Tensor) -> tuple[Tensor, Routing]:
+    def _mixed(self, x_TD: Tensor, tiles: Tiles | None) -> tuple[Tensor, Routing]:
         """What all experts add, and the routing."""
         routing, order = self.route(x_TD)
-        mixed_TD = self.experts.of_tokens(x_TD, sort_weights(routing.weights_TK, order), order)
-        return self._with_shared(x_TD, mixed_TD), routing
+        mixed_TD = self.experts.of_tokens(x_TD, sort_weights(routing.weights_TK, order), order, tiles)
+        return self._with_shared(x_TD, mixed_TD, tiles), routing
 
-    def _with_shared(self, x_TD: Tensor, mixed_TD: Tensor) -> Tensor:
-        return mixed_TD if self.shared is None else mixed_TD + self.shared(x_TD)
+    def _with_shared(self, x_TD: Tensor, mixed_TD: Tensor, tiles: Tiles | None = None) -> Tensor:
+        return mixed_TD if self.shared is None else mixed_TD + self.shared(x_TD, tiles)
 
 
 def _attended(
-    norm: nn.Module, attention: LatentAttention, parts: frozenset[RecomputedPart], hidden_BTD: Tensor, context: Context
+    norm: RMSNorm, attention: LatentAttention, parts: frozenset[RecomputedPart], hidden_BTD: Tensor, context: Context
 ) -> Tensor:
-    compressed = after_norm(norm, attention.compress, hidden_BTD, "norms" in parts)
+    compress = partial(attention.compress, tiles=_tiles(norm, attention.out, hidden_BTD))
+    compressed = after_norm(norm, compress, hidden_BTD, "norms" in parts)
     inputs = *compressed, context.cosines, context.sines, context.mask
     mixed = around_attention(attention.mix, *inputs) if "attention_up" in parts else attention.mix(*inputs)
     merged: Tensor = attention.out(mixed)
     return hidden_BTD + merged
+
+
+def _tiles(norm: RMSNorm, linear: Linear, hidden_BTD: Tensor) -> Tiles | None:
+    """What layers in FP8, of which `linear` is one, take of the norm's result; made without it."""
+    return norm.tiles(hidden_BTD) if linear.copy.precision == "fp8" else None

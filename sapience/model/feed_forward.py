@@ -7,6 +7,7 @@ from sapience.model.linear import Copy, Linear
 from sapience.ops.experts import ExpertWeights, routed_experts, sorted_experts
 from sapience.ops.fp8_blocks import BLOCK
 from sapience.ops.fp8_layers import fp8_experts, fp8_feed_forward
+from sapience.ops.fp8_tiles import Tiles
 from sapience.ops.permutation import ExpertOrder
 from sapience.ops.swiglu_linear import swiglu_linear
 from sapience.recipe.model import ModelSection
@@ -20,11 +21,11 @@ class FeedForward(nn.Module):
         self.gate_up = Linear(hidden, 2 * inner, planes=2)
         self.down = Linear(inner, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[…, D] to […, D]."""
+    def forward(self, x: Tensor, tiles: Tiles | None = None) -> Tensor:
+        """[…, D] to […, D]. `tiles`: x's, for FP8, where they have been made."""
         if self.down.copy.precision == "fp8":
             blocks = self.gate_up.copy.blocks, self.down.copy.blocks
-            return fp8_feed_forward(x, self.gate_up.weight, self.down.weight, *blocks)
+            return fp8_feed_forward(x, self.gate_up.weight, self.down.weight, *blocks, tiles)
         return swiglu_linear(self.gate_up(x), self.down.weight, self.down.matrix)
 
 
@@ -52,11 +53,14 @@ class Experts(nn.Module):
         """Rows sorted by expert, counts[e] of them for expert e, through their expert, times their weight."""
         return sorted_experts(rows_ND, weights_N, self._matrices(), counts_E)
 
-    def of_tokens(self, tokens_TD: Tensor, weights_N: Tensor, order: ExpertOrder) -> Tensor:
-        """The same of the tokens' copies in this order, summed over each token's: [T, D]. The copies are not kept."""
+    def of_tokens(self, tokens_TD: Tensor, weights_N: Tensor, order: ExpertOrder, tiles: Tiles | None = None) -> Tensor:
+        """The same of the tokens' copies in this order, summed over each token's: [T, D]. The copies are not kept.
+
+        `tiles`: the tokens', for FP8, where they have been made.
+        """
         if self.multiple == BLOCK:
             blocks = self.gate_up_copy.blocks, self.down_copy.blocks
-            return fp8_experts(tokens_TD, weights_N, self.gate_up_EFD, self.down_EDF, *blocks, order)
+            return fp8_experts(tokens_TD, weights_N, self.gate_up_EFD, self.down_EDF, *blocks, order, tiles)
         return routed_experts(tokens_TD, weights_N, self._matrices(), order)
 
     def _matrices(self) -> ExpertWeights:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sapience.ops.fp8_layers import fp8_linear
-from sapience.ops.fp8_tiles import WeightBlocks, quantize_weight
+from sapience.ops.fp8_tiles import Tiles, WeightBlocks, quantize_normed, quantize_weight
 from sapience.ops.narrow_linear import narrow_linear
 
 Precision = Literal["fp32", "bf16", "fp8"]
@@ -128,3 +128,9 @@ class RMSNorm(nn.RMSNorm):
             return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
         wide = x.to(self.weight.dtype)
         return functional.rms_norm(wide, self.normalized_shape, self.weight, self.eps).to(x.dtype)
+
+    @torch.no_grad()
+    def tiles(self, x: Tensor) -> Tiles:
+        """Of the result's rows in FP8: on a GPU by one kernel, which does not write the result. No gradient."""
+        assert self.eps is not None
+        return quantize_normed(x.reshape(-1, x.shape[-1]), self.weight, self.eps)

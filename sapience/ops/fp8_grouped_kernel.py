@@ -64,10 +64,10 @@ def _(elements: Tensor, scales: Tensor, matrices: Tensor, matrix_scales: Tensor,
 @torch.library.custom_op("sapience::fp8_grouped_weight_product", mutates_args=())
 def weight_product(slopes: Tensor, slope_scales: Tensor, rows: Tensor, row_scales: Tensor, first_E: Tensor) -> Tensor:
     """Slopes [J, N] and rows [K, N] with scales along N, a matrix's blocks of 128 from first[e] to first[e + 1]: [E, J, K]
-    in float32."""
+    in float32, and behind it the squares of each 128 of its numbers added up, [E, K/128, J], all in one row."""
     experts = first_E.shape[0] - 1
     height, width = slopes.shape[0], rows.shape[0]
-    result = torch.empty((experts, height, width), dtype=torch.float32, device=slopes.device)
+    result = _with_squares(slopes, experts, height, width)
     _weight_product[(_programs(slopes.device),)](
         _described(slopes, 64),
         _described(rows, 128),
@@ -89,7 +89,11 @@ def weight_product(slopes: Tensor, slope_scales: Tensor, rows: Tensor, row_scale
 
 @weight_product.register_fake
 def _(slopes: Tensor, slope_scales: Tensor, rows: Tensor, row_scales: Tensor, first_E: Tensor) -> Tensor:
-    return slopes.new_empty((first_E.shape[0] - 1, slopes.shape[0], rows.shape[0]), dtype=torch.float32)
+    return _with_squares(slopes, first_E.shape[0] - 1, slopes.shape[0], rows.shape[0])
+
+
+def _with_squares(like: Tensor, experts: int, height: int, width: int) -> Tensor:
+    return like.new_empty(experts * height * (width + width // 128), dtype=torch.float32)
 
 
 @functools.cache
@@ -337,6 +341,9 @@ def _weight_multiply(  # type: ignore[no-untyped-def]
             None, :
         ]
         gl.store(result + place, total)
+        squares = result + (experts * height).to(gl.int64) * width
+        strip = (expert * across + n).to(gl.int64) * height + m * 128 + HALF * 64
+        gl.store(squares + strip + row, gl.sum(total * total, 1))
 
 
 @gluon.jit

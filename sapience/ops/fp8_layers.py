@@ -29,18 +29,33 @@ def fp8_linear(x: Tensor, weight_JK: Tensor, blocks: WeightBlocks) -> Tensor:
 
 
 def fp8_two_linears(
-    x: Tensor, first_JK: Tensor, first: WeightBlocks, second_JK: Tensor, second: WeightBlocks
+    x: Tensor,
+    first_JK: Tensor,
+    first: WeightBlocks,
+    second_JK: Tensor,
+    second: WeightBlocks,
+    tiles: Tiles | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`fp8_linear` by two matrices: x is quantized, and its tiles are turned, once for both."""
-    y, z = _TwoLinears.apply(x, first_JK, second_JK, *first.parts, *second.parts)
+    """`fp8_linear` by two matrices: x is quantized, and its tiles are turned, once for both.
+
+    Here and below `tiles` are those of x's rows, where somebody has made them; then x is not read.
+    """
+    tiles = _tiles_of(x) if tiles is None else tiles
+    y, z = _TwoLinears.apply(x, first_JK, second_JK, *first.parts, *second.parts, tiles.elements, tiles.scales)
     return y, z
 
 
 def fp8_feed_forward(
-    x: Tensor, gate_up_FD: Tensor, down_DF: Tensor, gate_up: WeightBlocks, down: WeightBlocks
+    x: Tensor,
+    gate_up_FD: Tensor,
+    down_DF: Tensor,
+    gate_up: WeightBlocks,
+    down: WeightBlocks,
+    tiles: Tiles | None = None,
 ) -> Tensor:
     """down(silu(gate x) · up x), […, D] in bfloat16; the blocks of gate and up were made as two planes."""
-    y: Tensor = _FeedForward.apply(x, gate_up_FD, down_DF, *gate_up.parts, *down.parts)
+    tiles = _tiles_of(x) if tiles is None else tiles
+    y: Tensor = _FeedForward.apply(x, gate_up_FD, down_DF, *gate_up.parts, *down.parts, tiles.elements, tiles.scales)
     return y
 
 
@@ -52,11 +67,13 @@ def fp8_experts(
     gate_up: WeightBlocks,
     down: WeightBlocks,
     order: ExpertOrder,
+    tiles: Tiles | None = None,
 ) -> Tensor:
     """The sum over each token's experts of weight · expert(token), [T, D] in bfloat16.
 
     The order's groups are multiples of 128. Tokens travel to their experts in FP8, and so do the gradients.
     """
+    tiles = _tiles_of(tokens_TD) if tiles is None else tiles
     mixed: Tensor = _Experts.apply(
         tokens_TD,
         weights_N,
@@ -68,8 +85,14 @@ def fp8_experts(
         order.inverse_N,
         order.counts_E,
         order.choices,
+        tiles.elements,
+        tiles.scales,
     )
     return mixed
+
+
+def _tiles_of(x: Tensor) -> Tiles:
+    return quantize_rows(x.detach().reshape(-1, x.shape[-1]))
 
 
 class _Linear(torch.autograd.Function):
@@ -108,11 +131,11 @@ class _TwoLinears(torch.autograd.Function):
         second_scales: Tensor,
         second_turned: Tensor,
         second_turned_scales: Tensor,
+        elements: Tensor,
+        scales: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        tiles = quantize_rows(x.reshape(-1, x.shape[-1]))
-        ctx.save_for_backward(
-            tiles.elements, tiles.scales, first_turned, first_turned_scales, second_turned, second_turned_scales
-        )
+        tiles = Tiles(elements, scales)
+        ctx.save_for_backward(elements, scales, first_turned, first_turned_scales, second_turned, second_turned_scales)
         ctx.shape, ctx.outputs = x.shape, (first_JK.shape[0], second_JK.shape[0])
         count = x.numel() // x.shape[-1]
         y = product(tiles, first[0], first_scales[0])[:count, : ctx.outputs[0]]
@@ -130,7 +153,7 @@ class _TwoLinears(torch.autograd.Function):
             weights.append(weight_product(slope_columns, rows)[:outputs, :inputs])
         count = slopes[0].numel() // ctx.outputs[0]
         gradient = (gradients[0] + gradients[1])[:count, :inputs].reshape(ctx.shape)
-        return gradient, *weights, *[None] * 8
+        return gradient, *weights, *[None] * 10
 
 
 class _FeedForward(torch.autograd.Function):
@@ -148,12 +171,13 @@ class _FeedForward(torch.autograd.Function):
         down_scales: Tensor,
         down_turned: Tensor,
         down_turned_scales: Tensor,
+        elements: Tensor,
+        scales: Tensor,
     ) -> Tensor:
-        tiles = quantize_rows(x.reshape(-1, x.shape[-1]))
-        inner, kept = swiglu_tiles(product(tiles, gate_up[0], gate_up_scales[0]), None)
+        inner, kept = swiglu_tiles(product(Tiles(elements, scales), gate_up[0], gate_up_scales[0]), None)
         ctx.save_for_backward(
-            tiles.elements,
-            tiles.scales,
+            elements,
+            scales,
             kept.elements,
             kept.scales,
             gate_up_turned,
@@ -176,7 +200,7 @@ class _FeedForward(torch.autograd.Function):
         x_gradient = product(gradient, gate_up[0], gate_up_scales[0])[:count, :width].reshape(ctx.shape)
         down_gradient = weight_product(slope_columns, inner)[:width, : ctx.inner]
         gate_up_gradient = weight_product(gradient_columns, turn(Tiles(elements, scales)))
-        return x_gradient, _planes(gate_up_gradient, ctx.inner, width), down_gradient, *[None] * 8
+        return x_gradient, _planes(gate_up_gradient, ctx.inner, width), down_gradient, *[None] * 10
 
 
 class _Experts(torch.autograd.Function):
@@ -199,16 +223,17 @@ class _Experts(torch.autograd.Function):
         inverse_N: Tensor,
         counts_E: Tensor,
         choices: int,
+        elements: Tensor,
+        scales: Tensor,
     ) -> Tensor:
         order = ExpertOrder(order_N, inverse_N, counts_E, choices)
         groups = groups_of(counts_E, order_N.shape[0])
-        tiles = quantize_rows(tokens_TD)
-        products = grouped_product(gather(tiles, order.tokens_N), gate_up, gate_up_scales, groups)
+        products = grouped_product(gather(Tiles(elements, scales), order.tokens_N), gate_up, gate_up_scales, groups)
         inner, kept = swiglu_tiles(products, weights_N)
         outputs = grouped_product(inner, down, down_scales, groups)
         ctx.save_for_backward(
-            tiles.elements,
-            tiles.scales,
+            elements,
+            scales,
             kept.elements,
             kept.scales,
             weights_N,
@@ -261,7 +286,7 @@ class _Experts(torch.autograd.Function):
             weights_gradient.to(weights_N.dtype),
             _planes(gate_up_gradient, ctx.inner, width),
             down_gradient[:, :width, : ctx.inner],
-            *[None] * 12,
+            *[None] * 14,
         )
 
 

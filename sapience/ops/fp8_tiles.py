@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sapience.ops.fp8_blocks import BLOCK, LARGEST, rounded_up, scale_of
 
@@ -123,6 +124,16 @@ def quantize_rows(x_MK: Tensor) -> Tiles:
     from sapience.ops import fp8_tiles_kernel  # needs triton, which comes with PyTorch's CUDA builds alone
 
     return Tiles(*fp8_tiles_kernel.quantize_rows(x_MK))
+
+
+def quantize_normed(x_MK: Tensor, weight_K: Tensor, eps: float) -> Tiles:
+    """`quantize_rows` of x over its rows' root mean square, times the weight; on a GPU without writing that down."""
+    if not x_MK.is_cuda:
+        normed = functional.rms_norm(x_MK.to(weight_K.dtype), weight_K.shape, weight_K, eps)
+        return rows_reference(normed.to(x_MK.dtype))
+    from sapience.ops import fp8_tiles_kernel
+
+    return Tiles(*fp8_tiles_kernel.quantize_normed(x_MK, weight_K, eps))
 
 
 def quantize_both(x_MK: Tensor) -> tuple[Tiles, Tiles]:

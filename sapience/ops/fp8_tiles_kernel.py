@@ -50,6 +50,25 @@ def _(x_MK: Tensor) -> tuple[Tensor, Tensor]:
     return empty_tiles(x_MK, rounded_up(x_MK.shape[0]), rounded_up(x_MK.shape[1]))
 
 
+@torch.library.custom_op("sapience::fp8_quantize_normed", mutates_args=())
+def quantize_normed(x_MK: Tensor, weight_K: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`quantize_rows` of the rows over their root mean square, times the weight, rounded to x's type first."""
+    rows, columns = x_MK.shape
+    x_MK = x_MK if x_MK.stride(1) == 1 else x_MK.contiguous()
+    elements, scales = empty_tiles(x_MK, rounded_up(rows), rounded_up(columns))
+    span = max(128, triton.next_power_of_2(columns))
+    lines = max(1, 8192 // span)
+    _quantize_normed[(rounded_up(rows) // lines,)](
+        x_MK, weight_K, elements, scales, rows, columns, *elements.shape, x_MK.stride(0), eps, lines, span, num_warps=8
+    )
+    return elements, scales
+
+
+@quantize_normed.register_fake
+def _(x_MK: Tensor, weight_K: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return empty_tiles(x_MK, rounded_up(x_MK.shape[0]), rounded_up(x_MK.shape[1]))
+
+
 @torch.library.custom_op("sapience::fp8_quantize_both", mutates_args=())
 def quantize_both(x_MK: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """[M, K] as elements [M', K'] and scales, and as elements [K', M'] and scales."""
@@ -222,6 +241,40 @@ def _quantize(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _quantize_normed(  # type: ignore[no-untyped-def]
+    x,
+    weight,
+    elements,
+    scales,
+    rows,
+    columns,
+    count,
+    width,
+    stride,
+    eps,
+    LINES: tl.constexpr,
+    SPAN: tl.constexpr,
+):
+    """Whole rows, read once: LINES of them."""
+    row = tl.program_id(0) * LINES + tl.arange(0, LINES)
+    column = tl.arange(0, SPAN)
+    inside = (row[:, None] < rows) & (column[None, :] < columns)
+    wide = tl.load(x + row[:, None].to(tl.int64) * stride + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    root = tl.rsqrt(tl.sum(wide * wide, 1) / columns + eps)
+    factor = tl.load(weight + column, mask=column < columns, other=0.0).to(tl.float32)
+    normed = (wide * root[:, None] * factor[None, :]).to(x.dtype.element_ty).to(tl.float32)
+    tiles = tl.reshape(normed, (LINES, SPAN // 128, 128))
+    scale, inverse = scale_of(tl.max(tl.abs(tiles), 2))
+    words = packed(tl.reshape(tiles * inverse[:, :, None], (LINES, SPAN)), LINES, SPAN)
+    word = tl.arange(0, SPAN // 4)
+    place = elements.to(tl.pointer_type(tl.int32), bitcast=True) + row[:, None].to(tl.int64) * (width // 4)
+    tl.store(place + word[None, :], words, mask=word[None, :] < width // 4)
+    block = tl.arange(0, SPAN // 128)
+    place = scales + block[None, :].to(tl.int64) * count + row[:, None]
+    tl.store(place, scale, mask=block[None, :] < width // 128)
+
+
+@triton.jit
 def _turn(  # type: ignore[no-untyped-def]
     elements, scales, chosen, turned, turned_scales, rows, columns, count, CHOSEN: tl.constexpr
 ):
@@ -261,24 +314,10 @@ def _gather(elements, scales, chosen, out, out_scales, rows, columns, count):  #
 
 
 @triton.jit
-def store_blocks(  # type: ignore[no-untyped-def]
-    weight,
-    elements,
-    scales,
-    turned,
-    turned_scales,
-    across,
-    down,
-    matrix,
-    rows,
-    columns,
-    height,
-    width,
-    planes,
-    across_scales,
-    down_scales,
+def _quantize_weight(  # type: ignore[no-untyped-def]
+    weight, elements, scales, turned, turned_scales, rows, columns, height, width, planes, across_scales, down_scales
 ):
-    """The block of 128 x 128 at (down, across) of a matrix among the weight's, quantized, and turned."""
+    across, down, matrix = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
     row = down * 128 + tl.arange(0, 128)
     column = across * 128 + tl.arange(0, 128)
     inside = (row[:, None] < rows) & (column[None, :] < columns)
@@ -295,27 +334,3 @@ def store_blocks(  # type: ignore[no-untyped-def]
     store_tile(tl.trans(scaled), turned + start, column, plane_block, height, 128)
     tl.store(scales + (outer * (height // 128) + plane_block) * across_scales + across, scale)
     tl.store(turned_scales + (outer * (width // 128) + across) * down_scales + plane_block, scale)
-
-
-@triton.jit
-def _quantize_weight(  # type: ignore[no-untyped-def]
-    weight, elements, scales, turned, turned_scales, rows, columns, height, width, planes, across_scales, down_scales
-):
-    across, down, matrix = tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64)
-    store_blocks(
-        weight,
-        elements,
-        scales,
-        turned,
-        turned_scales,
-        across,
-        down,
-        matrix,
-        rows,
-        columns,
-        height,
-        width,
-        planes,
-        across_scales,
-        down_scales,
-    )

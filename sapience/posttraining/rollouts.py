@@ -107,6 +107,7 @@ def draw(
         stop_ids={chat.tokenizer.eos_id},
         seed=seed,
         batch_size=batch_size,
+        recorded=True,  # there are more iterations to come
     )
     texts = [chat.text(completion.tokens) for completion in completions]
     asked = [prompt for prompt in prompts for _ in range(samples)]

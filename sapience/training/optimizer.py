@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sapience.model.transformer import copies_of
+from sapience.ops.fp8_products import squares_of
 from sapience.recipe.optimization import OptimizerSection
 from sapience.training.adamw import AdamW
 from sapience.training.muon import Muon
@@ -19,6 +20,7 @@ class OptimizerSet:
         self.section = section
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.parameters = list(model.parameters())
+        self._copies = copies_of(model)
         matrices = [p for p in self.parameters if p.ndim >= 2]
         vectors = [p for p in self.parameters if p.ndim < 2]
         hidden = [p for p in matrices if section.name == "muon" and _is_hidden(self.names[id(p)])]
@@ -53,7 +55,7 @@ class OptimizerSet:
         """
         ours = [optimizer for optimizer in self.optimizers if isinstance(optimizer, AdamW | Muon)]
         if len(ours) == len(self.optimizers):
-            norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+            norm = self._norm()
             factor = torch.where(norm.isfinite(), (self.section.clip / (norm + 1e-6)).clamp(max=1.0), torch.nan)
             for deciding in ours:
                 deciding.factor = factor
@@ -71,6 +73,16 @@ class OptimizerSet:
                     torch.autograd.graph.increment_version(moved)
         for parameter in self.parameters:
             parameter.grad = None
+        return norm
+
+    def _norm(self) -> Tensor:
+        """Of the whole gradient; of experts in FP8 from the sums of squares that their product has left."""
+        experts = [weight for weight, copy in self._copies if weight.ndim == 3 and copy.precision == "fp8"]
+        squares = {id(p): sums for p in experts if p.grad is not None and (sums := squares_of(p.grad)) is not None}
+        others = [p.grad for p in self.parameters if p.grad is not None and id(p) not in squares]
+        norm = torch.nn.utils.get_total_norm(others, foreach=True)
+        if squares:
+            norm = torch.stack([norm.square(), *(sums.sum() for sums in squares.values())]).sum().sqrt()
         return norm
 
     def _rate(self, parameter: Tensor) -> float:

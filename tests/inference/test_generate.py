@@ -157,3 +157,25 @@ def test_training_goes_on_after_generation_at_the_same_length() -> None:
     generate(model, [[1, 2, 3, 4]], 8)
     NextTokens(0.3, 0.0)(model, batch)[0].backward()
     assert model.head.weight.grad is not None and model.head.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("prompts", "tokens", "asked", "recorded"), [
+    (4, 60, None, False), (64, 1000, None, True), (256, 250, None, True), (4, 60, True, True), (64, 1000, False, False),
+])  # fmt: skip
+def test_steps_are_recorded_where_there_are_many(
+    prompts: int, tokens: int, asked: bool | None, recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four samples of a training must not wait for a minute's compiling."""
+    seen: list[bool] = []
+
+    class Stop(Exception):
+        pass
+
+    def network(*given: Any) -> None:
+        seen.append(given[-1])
+        raise Stop
+
+    monkeypatch.setattr("sapience.inference.engine.network_of", network)
+    with pytest.raises(Stop):
+        generate(tiny_model(), [[1]] * prompts, tokens, recorded=asked)
+    assert seen == [recorded]

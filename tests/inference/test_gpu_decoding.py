@@ -113,9 +113,9 @@ def test_greedy_text_of_many_prompts_equals_the_references(monkeypatch: pytest.M
     model = _model("odd widths", "fp32")
     generator = torch.Generator().manual_seed(5)
     prompts = [torch.randint(515, (length,), generator=generator).tolist() for length in (1, 5, 16, 40, 90, 33, 2)]
-    ours = generate(model, prompts, 60, batch_size=4)
+    ours = generate(model, prompts, 60, batch_size=4, recorded=True)
     monkeypatch.setattr("sapience.inference.graph_network.fits", lambda _: False)
-    theirs = generate(model, prompts, 60, batch_size=4)
+    theirs = generate(model, prompts, 60, batch_size=4, recorded=True)
     assert [one.tokens for one in ours] == [one.tokens for one in theirs]
 
 
@@ -152,12 +152,12 @@ def test_answers_with_drafts_are_those_without(depth: int, monkeypatch: pytest.M
     left = [torch.full((1 << size,), 1 << 30, dtype=torch.int32, device="cuda") for size in range(4, 16)]
     del left  # memory that is handed out again holds something
     for temperature in (0.0, 0.7):
-        plain = generate(model, prompts, 50, temperature=temperature, batch_size=4)
+        plain = generate(model, prompts, 50, temperature=temperature, batch_size=4, recorded=True)
         monkeypatch.setattr(Pace, "drafts", lambda self, answers: True)
         cycles: list[int] = []
         whole = GraphNetwork.cycle
         monkeypatch.setattr(GraphNetwork, "cycle", lambda self, asked: cycles.append(1) or whole(self, asked))  # noqa: B023
-        drafted = generate(model, prompts, 50, temperature=temperature, batch_size=4, depth=depth)
+        drafted = generate(model, prompts, 50, temperature=temperature, batch_size=4, depth=depth, recorded=True)
         assert [one.tokens for one in drafted] == [one.tokens for one in plain]
-        assert 10 < len(cycles) < 95
+        assert 10 < len(cycles) < (75 if temperature else 100)  # drawn with the same numbers, many drafts are right
         monkeypatch.undo()

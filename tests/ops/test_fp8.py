@@ -143,6 +143,44 @@ def test_two_linear_layers_of_the_same_rows(shape: tuple[int, ...]) -> None:
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
+def test_products_of_experts_leave_sums_of_their_squares() -> None:
+    """As long as nobody has touched the result: not added to it, copied it or taken a part."""
+    groups = fp8_products.groups_of(torch.tensor([128, 0, 256]), 512)
+    factors = [fp8_tiles.columns_reference(outliers(512, width, seed=width)) for width in (256, 384)]
+    gradient = fp8_products.grouped_weight_product(*factors, groups)
+    squares = fp8_products.squares_of(gradient)
+    assert squares is not None
+    assert torch.allclose(squares.double().sum(), gradient.double().square().sum(), rtol=1e-6)
+    for other in (gradient.clone(), gradient[:2], gradient.flatten()[1:], gradient.mT, torch.zeros(3)):
+        assert fp8_products.squares_of(other) is None
+    gradient += 1
+    assert fp8_products.squares_of(gradient) is None
+
+
+def test_tiles_made_before_serve_as_well() -> None:
+    """Those of a norm's result: the layers give the same bits, and need not read that result."""
+    hidden, weight = outliers(150, 200).bfloat16(), torch.rand(200) + 0.5
+    normed = torch.nn.functional.rms_norm(hidden.float(), (200,), weight, 1e-6).bfloat16()
+    tiles = fp8_tiles.quantize_normed(hidden, weight, 1e-6)
+    gate_up, down = outliers(144, 200, seed=1) * 0.02, outliers(200, 72, seed=2) * 0.02
+    blocks = fp8_tiles.quantize_weight(gate_up.view(2, 72, 200), 2), fp8_tiles.quantize_weight(down.unsqueeze(0))
+    unread = torch.full_like(normed, torch.nan)
+    ours, theirs = (
+        fp8_feed_forward(unread, gate_up, down, *blocks, tiles),
+        fp8_feed_forward(normed, gate_up, down, *blocks),
+    )
+    assert torch.equal(ours, theirs)
+    two = [(outliers(width, 200, seed=width) * 0.05) for width in (72, 384)]
+    pairs = [part for matrix in two for part in (matrix, fp8_tiles.quantize_weight(matrix.unsqueeze(0)))]
+    ours, theirs = fp8_two_linears(unread, *pairs, tiles), fp8_two_linears(normed, *pairs)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    order = expert_order(torch.zeros(150, 1, dtype=torch.int64), 1, 128)
+    stacked = gate_up.unsqueeze(0), down.unsqueeze(0), *blocks, order
+    weights = sort_weights(torch.ones(150, 1), order)
+    ours, theirs = fp8_experts(unread, weights, *stacked, tiles), fp8_experts(normed, weights, *stacked)
+    assert torch.equal(ours, theirs)
+
+
 def test_feed_forward_and_experts() -> None:
     """One expert that takes every token with weight one is a feed-forward layer; both near float32, gradients too.
 

@@ -52,6 +52,18 @@ def test_tiles_have_the_bits_of_the_reference(shape: tuple[int, int]) -> None:
     assert same(fp8_tiles.turn(rows, chosen.cuda()), fp8_tiles.turned_reference(there, chosen))
 
 
+@pytest.mark.parametrize("shape", [(128, 128), (100, 72), (33, 1000), (300, 7168)])
+def test_a_norm_writes_tiles_itself(shape: tuple[int, int]) -> None:
+    """The reference's numbers but for rounding: the last bit of a norm may fall on the other side of a tie."""
+    x, weight = outliers(*shape), torch.rand(shape[1]) + 0.5
+    ours, theirs = (fp8_tiles.quantize_normed(x.to(place), weight.to(place), 1e-6) for place in ("cuda", "cpu"))
+    found, expected = (fp8_tiles.dequantized(Tiles(t.elements.cpu(), t.scales.cpu())) for t in (ours, theirs))
+    assert difference(found, expected) < 1e-6
+    assert (found != expected).float().mean() < 2e-3
+    assert ours.elements.shape == theirs.elements.shape
+    assert ours.scales.shape == theirs.scales.shape
+
+
 def test_a_part_of_a_matrix_is_quantized_where_it_lies() -> None:
     x = outliers(256, 512)
     assert same(fp8_tiles.quantize_rows(x.cuda()[:, 128:300]), fp8_tiles.rows_reference(x[:, 128:300]))
@@ -133,6 +145,9 @@ def test_products_of_groups(counts: list[int], depth: int, width: int) -> None:
     )
     assert difference(gradient, wanted) < 1e-5
     assert not gradient[(total == 0).cuda()].any()
+    squares = fp8_products.squares_of(gradient)
+    assert squares is not None
+    assert torch.allclose(squares.double().sum(), gradient.double().square().sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -145,11 +160,16 @@ def test_layers_equal_the_emulation(tokens: int, width: int, inner: int, compile
     weights = torch.rand(tokens, choices, generator=generator)
     gate_up = torch.randn(experts, 2 * inner, width, generator=generator) * 0.05
     down = torch.randn(experts, width, inner, generator=generator) * 0.05
-    square = torch.eye(width) + 0.1
+    square, other = torch.eye(width) + 0.1, torch.eye(width).flip(0) + 0.2
     x, slope = outliers(tokens, width), outliers(tokens, width, seed=1)
 
     def step(
-        x: torch.Tensor, weights: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, square: torch.Tensor
+        x: torch.Tensor,
+        weights: torch.Tensor,
+        gate_up: torch.Tensor,
+        down: torch.Tensor,
+        square: torch.Tensor,
+        other: torch.Tensor,
     ) -> torch.Tensor:
         order = expert_order(chosen.to(x.device), experts, 128)
         with torch.no_grad():
@@ -157,16 +177,16 @@ def test_layers_equal_the_emulation(tokens: int, width: int, inner: int, compile
                 fp8_tiles.quantize_weight(gate_up.view(2 * experts, inner, width), 2),
                 fp8_tiles.quantize_weight(down),
             )
-            square_blocks = fp8_tiles.quantize_weight(square.unsqueeze(0))
+            square_blocks, other_blocks = (fp8_tiles.quantize_weight(each.unsqueeze(0)) for each in (square, other))
             single = fp8_tiles.quantize_weight(gate_up[0].view(2, inner, width), 2), fp8_tiles.quantize_weight(down[:1])
         routed = fp8_experts(x, sort_weights(weights, order), gate_up, down, *made, order)
         fed = fp8_feed_forward(x, gate_up[0], down[0], *single)
-        two = fp8_two_linears(fed, square, square_blocks, square, square_blocks)
+        two = fp8_two_linears(fed, square, square_blocks, other, other_blocks)
         return routed + fed + fp8_linear(fed, square, square_blocks) + two[0] + two[1]
 
     results = []
     for device in ("cpu", "cuda"):
-        inputs = [tensor.detach().to(device).requires_grad_() for tensor in (x, weights, gate_up, down, square)]
+        inputs = [tensor.detach().to(device).requires_grad_() for tensor in (x, weights, gate_up, down, square, other)]
         run = torch.compile(step) if compiled and device == "cuda" else step
         y = run(*inputs)
         results.append([y, *torch.autograd.grad(y, inputs, slope.to(device))])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import tiny_config, tiny_model
+from tiny_models import random_batch, tiny_config, tiny_model
 from torch import nn
 
 from sapience.model.transformer import Transformer
@@ -144,6 +144,26 @@ def test_the_norm_is_global_and_the_gradient_is_clipped_to_it(size: float) -> No
     moments = optimizer.tensors()
     for (name, _), gradient in zip(model.named_parameters(), seen, strict=True):
         assert torch.allclose(moments[f"exp_avg/{name}"], 0.1 * gradient, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_norm_of_experts_in_fp8_comes_from_their_products(passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where gradients are added up they are read, as all others are; the norm is the same."""
+    model = tiny_model(tiny_config(hidden_size=128, moe_intermediate_size=128), deviation=0.05).compute_in("fp8")
+    optimizer = OptimizerSet(model, OptimizerSection(moments="bf16"))
+    for seed in range(passes):
+        model(random_batch(model.config, 2, 32, seed)).hidden_BTD.float().square().sum().backward()
+    total = math.sqrt(sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None))
+    read: list[int] = []
+    whole = torch.nn.utils.get_total_norm
+    monkeypatch.setattr(
+        "torch.nn.utils.get_total_norm", lambda tensors, **how: read.append(len(tensors)) or whole(tensors, **how)
+    )
+    given = sum(p.grad is not None for p in model.parameters())
+    experts = sum(p.ndim == 3 and p.grad is not None for p in model.parameters())
+    assert float(optimizer.step(0.0)) == pytest.approx(total, rel=1e-5)
+    assert experts
+    assert read == [given - (experts if passes == 1 else 0)]
 
 
 def test_muon_takes_hidden_matrices_and_leaves_embedding_head_gate_and_norms_to_adamw() -> None:
