@@ -15,6 +15,7 @@ from torch.nn import functional
 from sapience.ops.fp8_layers import fp8_linear
 from sapience.ops.fp8_tiles import Tiles, WeightBlocks, quantize_normed, quantize_weight
 from sapience.ops.narrow_linear import narrow_linear
+from sapience.ops.put_off import is_expected
 
 Precision = Literal["fp32", "bf16", "fp8"]
 """`fp32`: the weights themselves, whatever their type. `bf16`: hidden states and copies in bfloat16. `fp8`: hidden states in
@@ -113,6 +114,8 @@ class Linear(nn.Linear):
             return fp8_linear(x, self.weight, self.copy.blocks)
         if self.copy.narrow is not None:
             return narrow_linear(x, self.weight, self.copy.narrow)
+        if is_expected():
+            return narrow_linear(x, self.weight, self.weight)
         return functional.linear(x, self.weight)
 
 

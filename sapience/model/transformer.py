@@ -92,7 +92,12 @@ class Transformer(nn.Module):
     @property
     def number(self) -> torch.dtype:
         """The type of the hidden states."""
-        return self._number or self.embedding.weight.dtype
+        return self._number or next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
 
     def compute_in(self, precision: Precision) -> "Transformer":
         """Compute hidden states and the products between them in this precision from now on.
@@ -111,7 +116,8 @@ class Transformer(nn.Module):
             block.recompute = frozenset(parts)
 
     def _blocks(self) -> "list[DenseBlock | ExpertBlock]":
-        return [*self.layers, *(module.block for module in self.predictions)]
+        blocks = [*self.layers, *(m.block for m in self.predictions if isinstance(m, PredictionModule))]
+        return [block for block in blocks if isinstance(block, DenseBlock | ExpertBlock)]
 
     def compile_layers(self) -> None:
         """Compile layers and final norms for passes that are to be differentiated; others, whose shapes vary, are not."""
@@ -134,9 +140,16 @@ class Transformer(nn.Module):
         main = [layer for layer in self.layers if isinstance(layer, ExpertBlock)]
         return main + [module.block for module in self.predictions if isinstance(module, PredictionModule)]
 
+    def numbered_gates(self) -> "list[tuple[int, ExpertBlock]]":
+        """The same with their places in that order: a part of a model, such as a pipeline's stage, has some of them."""
+        config = self.config
+        layers = [*self.layers[config.first_k_dense_replace :]]
+        layers += [module.block if isinstance(module, PredictionModule) else module for module in self.predictions]
+        return [(number, layer) for number, layer in enumerate(layers) if isinstance(layer, ExpertBlock)]
+
     def rotary(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines of the first `length` positions on the model's device."""
-        device = self.embedding.weight.device
+        device = self.device
         key = str(device), length
         if key not in self._tables:
             # A table made while sampling must still be good for training, which keeps it for the backward pass.
@@ -172,13 +185,22 @@ class Transformer(nn.Module):
     def body(self, tokens_BT: Tensor, context: Context) -> tuple[Tensor, list[Router]]:
         """The main model: hidden states after the final norm [B,T,D], and the gates' records."""
         self.refresh()
-        hidden_BTD = self.embedded(tokens_BT)
+        hidden_BTD, routers = self.stretch(self.embedded(tokens_BT), range(len(self.layers)), context)
+        return self.normed(hidden_BTD), routers
+
+    def stretch(self, hidden_BTD: Tensor, layers: range, context: Context) -> tuple[Tensor, list[Router]]:
+        """Through some layers in a row: the residual stream behind them, and their gates' records."""
         routers = []
-        for layer in self.layers:
-            hidden_BTD, router = self._run(layer, hidden_BTD, context)
+        for index in layers:
+            hidden_BTD, router = self._run(self.layers[index], hidden_BTD, context)
             if router is not None:
                 routers.append(router)
-        return self._run(self.norm, hidden_BTD), routers
+        return hidden_BTD, routers
+
+    def normed(self, hidden_BTD: Tensor) -> Tensor:
+        """Behind the final norm."""
+        normed: Tensor = self._run(self.norm, hidden_BTD)
+        return normed
 
     def chain(
         self, hidden_BTD: Tensor, tokens_BT: Tensor, context: Context, shared_frozen: bool = False

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from sapience.ops.grouped import grouped_data_gradient, grouped_linear, grouped_weight_gradient
 from sapience.ops.permutation import ExpertOrder, gather_copies, sum_copies
+from sapience.ops.put_off import kept, weight_gradient
 
 
 def swiglu(gate_and_up: Tensor) -> Tensor:
@@ -107,6 +108,7 @@ class _Experts(torch.autograd.Function):
             *((order_N, inverse_N) if order is not None else ()),
         )
         ctx.choices, ctx.types = choices, (gate_up_EFD.dtype, down_EDF.dtype)
+        ctx.weights = kept(gate_up_EFD), kept(down_EDF)
         outputs_ND = grouped_linear(weighted_NF, down_copy, counts_E)
         return outputs_ND if order is None else sum_copies(outputs_ND, order)
 
@@ -119,10 +121,17 @@ class _Experts(torch.autograd.Function):
         inner_NF = swiglu(products_NF)
         slope_NF = grouped_data_gradient(slope_ND, down_copy, counts_E)
         weights_gradient_N = (inner_NF.to(weights_N.dtype) * slope_NF.to(weights_N.dtype)).sum(1)
-        down_gradient = grouped_weight_gradient(slope_ND, inner_NF * weight_N1, counts_E).to(ctx.types[1])
+
+        def down() -> Tensor:
+            return grouped_weight_gradient(slope_ND, inner_NF * weight_N1, counts_E).to(ctx.types[1])
+
+        def gate_up() -> Tensor:
+            rows_ND = rows if order is None else gather_copies(rows, order)
+            return grouped_weight_gradient(products_gradient_NF, rows_ND, counts_E).to(ctx.types[0])
+
+        down_gradient = weight_gradient(ctx.weights[1], down)
         products_gradient_NF = swiglu_gradient(products_NF, slope_NF * weight_N1)
-        rows_ND = rows if order is None else gather_copies(rows, order)
-        gate_up_gradient = grouped_weight_gradient(products_gradient_NF, rows_ND, counts_E).to(ctx.types[0])
+        gate_up_gradient = weight_gradient(ctx.weights[0], gate_up)
         gradient = grouped_data_gradient(products_gradient_NF, gate_up_copy, counts_E)
         if order is not None:
             gradient = sum_copies(gradient, order)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sapience.ops.put_off import kept, weight_gradient
+
 
 def reference(x: Tensor, weight_JK: Tensor) -> Tensor:
     """x weight^T in x's type, […, J]; autograd differentiates it and rounds the weight's gradient to x's type."""
@@ -34,13 +36,16 @@ class _NarrowLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_JK: Tensor, copy_JK: Tensor) -> Tensor:
         ctx.save_for_backward(x, copy_JK)
-        ctx.type = weight_JK.dtype
+        ctx.weight, ctx.type = kept(weight_JK), weight_JK.dtype
         return functional.linear(x, copy_JK)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, copy_JK = ctx.saved_tensors
         slope = slopes[0]
-        rows_NJ = slope.reshape(-1, slope.shape[-1])
-        weight_gradient = wide_product(rows_NJ.t(), x.reshape(-1, x.shape[-1]))
-        return slope @ copy_JK, weight_gradient.to(ctx.type), None
+
+        def gradient() -> Tensor:
+            rows_NJ = slope.reshape(-1, slope.shape[-1])
+            return wide_product(rows_NJ.t(), x.reshape(-1, x.shape[-1])).to(ctx.type)
+
+        return slope @ copy_JK, weight_gradient(ctx.weight, gradient), None

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from sapience.ops.experts import swiglu
 from sapience.ops.narrow_linear import wide_product
+from sapience.ops.put_off import kept, weight_gradient
 
 
 def reference(gate_and_up: Tensor, weight_DF: Tensor) -> Tensor:
@@ -29,17 +30,20 @@ class _SwigluLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_and_up: Tensor, weight_DF: Tensor, copy_DF: Tensor) -> Tensor:
         ctx.save_for_backward(gate_and_up, copy_DF)
-        ctx.type = weight_DF.dtype
+        ctx.weight, ctx.type = kept(weight_DF), weight_DF.dtype
         return functional.linear(swiglu(gate_and_up), copy_DF)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor | None, None]:
         gate_and_up, copy_DF = ctx.saved_tensors
-        slope = slopes[0]
+        outer = slopes[0]
         gate, up = gate_and_up.chunk(2, dim=-1)
         silu = functional.silu(gate)
-        inner_NF = (silu * up).flatten(0, -2)
-        weight_gradient = wide_product(slope.flatten(0, -2).t(), inner_NF).to(ctx.type)
-        slope = slope @ copy_DF
+
+        def made() -> Tensor:
+            inner_NF = (silu * up).flatten(0, -2)
+            return wide_product(outer.flatten(0, -2).t(), inner_NF).to(ctx.type)
+
+        slope = outer @ copy_DF
         gradient = torch.cat((torch.ops.aten.silu_backward(slope * up, gate), slope * silu), dim=-1)
-        return gradient, weight_gradient, None
+        return gradient, weight_gradient(ctx.weight, made), None

@@ -145,7 +145,7 @@ class Training:
     def run(self) -> Counters:
         """Train to the end of the plan. Raises UserError where the loss is lost for good."""
         launched = self.counters.step
-        lag = int(self.model.embedding.weight.is_cuda) if self.lag is None else self.lag
+        lag = int(self.model.device.type == "cuda") if self.lag is None else self.lag
         while launched < len(self.plan):
             self._launched.append(self._launch(self.plan[launched]))
             launched += 1
@@ -267,7 +267,8 @@ class Training:
 def update_biases(model: Transformer, sums: Sums, gamma: float | torch.Tensor) -> None:
     """Nudge every gate's bias once, by the loads of the whole step; a softmax gate has none."""
     if model.config.balanced_by_bias:
-        for block, loads_E in zip(model.gates(), sums.loads_LE, strict=True):
+        for number, block in model.numbered_gates():
+            loads_E = sums.loads_LE[number]
             block.gate.bias_E.copy_(updated_bias(block.gate.bias_E, loads_E.to(block.gate.bias_E.device), gamma))
 
 

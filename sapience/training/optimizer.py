@@ -1,7 +1,7 @@
 """The optimizer of a recipe: AdamW, or Muon for hidden matrices beside AdamW for the rest; one object to step and save."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,22 @@ from sapience.training.adamw import AdamW
 from sapience.training.muon import Muon
 
 
+class Shared(Protocol):
+    """What the ranks that hold parts of a model agree on."""
+
+    def counts(self, name: str) -> bool:
+        """Whether this rank is the one that counts the parameter."""
+
+    def total(self, square: Tensor) -> Tensor:
+        """The sum of every rank's."""
+
+
 class OptimizerSet:
     """Steps and saves one or two optimizers that share a learning rate."""
 
-    def __init__(self, model: nn.Module, section: OptimizerSection) -> None:
-        self.section = section
+    def __init__(self, model: nn.Module, section: OptimizerSection, shared: Shared | None = None) -> None:
+        """`shared` where this is a rank's part of a model: the gradient's norm is that of the whole."""
+        self.section, self.shared = section, shared
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.parameters = list(model.parameters())
         self._copies = copies_of(model)
@@ -61,7 +72,8 @@ class OptimizerSet:
                 deciding.factor = factor
             moves = True
         else:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.section.clip, foreach=True)
+            norm = self._norm()
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.section.clip, norm, foreach=True)
             moves = bool(norm.isfinite())
         if moves:
             for optimizer in self.optimizers:
@@ -77,13 +89,16 @@ class OptimizerSet:
 
     def _norm(self) -> Tensor:
         """Of the whole gradient; of experts in FP8 from the sums of squares that their product has left."""
+        counted = [p for p in self.parameters if self.shared is None or self.shared.counts(self.names[id(p)])]
         experts = [weight for weight, copy in self._copies if weight.ndim == 3 and copy.precision == "fp8"]
         squares = {id(p): sums for p in experts if p.grad is not None and (sums := squares_of(p.grad)) is not None}
-        others = [p.grad for p in self.parameters if p.grad is not None and id(p) not in squares]
-        norm = torch.nn.utils.get_total_norm(others, foreach=True)
+        others = [p.grad for p in counted if p.grad is not None and id(p) not in squares]
+        none = self.parameters[0].new_zeros(())
+        norm = torch.nn.utils.get_total_norm(others, foreach=True) if others else none
         if squares:
-            norm = torch.stack([norm.square(), *(sums.sum() for sums in squares.values())]).sum().sqrt()
-        return norm
+            own = [sums.sum() for p in counted if (sums := squares.get(id(p))) is not None]
+            norm = torch.stack([norm.square(), *own]).sum().sqrt()
+        return norm if self.shared is None else self.shared.total(norm.square().double()).sqrt().to(norm.dtype)
 
     def _rate(self, parameter: Tensor) -> float:
         """Factor on the learning rate."""
