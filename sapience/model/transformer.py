@@ -209,12 +209,12 @@ class Transformer(nn.Module):
 
         With `shared_frozen` no gradient reaches the embedding, which the modules share with the main model.
         """
-        vectors = self.embedding.weight.detach() if shared_frozen else self.embedding.weight
         predictions: list[Tensor] = []
         routers: list[Router] = []
         state = hidden_BTD
         for depth, module in enumerate(self.predictions, start=1):
             assert isinstance(module, PredictionModule)
+            vectors = self.embedding.weight.detach() if shared_frozen else self.embedding.weight
             length = tokens_BT.shape[1] - depth
             embedded = embedding(tokens_BT[:, depth:], vectors, self.number)
             shortened = _shorten(context, length)

@@ -126,6 +126,9 @@ class Pipeline:
         dist.all_reduce(square, group=self.group)
         return square
 
+    def moved(self) -> None:
+        """The optimizer has moved the weights: every rank that holds one has moved it alike."""
+
     def _add_up_gradients(self) -> None:
         parameters = dict(self.model.named_parameters())
         for group, names in self._shared:

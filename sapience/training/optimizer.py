@@ -22,6 +22,9 @@ class Shared(Protocol):
     def total(self, square: Tensor) -> Tensor:
         """The sum of every rank's."""
 
+    def moved(self) -> None:
+        """The weights that had gradients here have moved."""
+
 
 class OptimizerSet:
     """Steps and saves one or two optimizers that share a learning rate."""
@@ -85,6 +88,8 @@ class OptimizerSet:
                     torch.autograd.graph.increment_version(moved)
         for parameter in self.parameters:
             parameter.grad = None
+        if moves and self.shared is not None:
+            self.shared.moved()
         return norm
 
     def _norm(self) -> Tensor:

@@ -6,7 +6,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch.distributed as dist
 
 LIMIT = 120
 """Seconds after which a rank that says nothing is given up."""
+PATIENCE = 5
+"""Seconds after another one has failed."""
 
 
 def _serve(rank: int, size: int, store: str, line: Connection) -> None:
@@ -50,17 +52,22 @@ class Pool:
         """function(*arguments) on every rank, all at once: what each returned. Raises RuntimeError with a rank's traceback."""
         for line in self._lines:
             line.send((function, arguments))
-        answers = []
-        for rank, line in enumerate(self._lines):
-            if not line.poll(LIMIT + 30):
+        answers: dict[int, tuple[bool, Any]] = {}
+        while len(answers) < len(self._lines):
+            broken = any(not well for well, _ in answers.values())
+            waiting = [line for rank, line in enumerate(self._lines) if rank not in answers]
+            ready = wait(waiting, timeout=PATIENCE if broken else LIMIT)
+            for line in ready:
+                answers[self._lines.index(line)] = line.recv()  # type: ignore[arg-type, union-attr]
+            if not ready:  # the others wait for the one that is broken, or all for each other
                 self.close()
                 pool.cache_clear()
-                raise RuntimeError(f"rank {rank} says nothing")
-            answers.append(line.recv())
-        failed = [f"rank {rank}:\n{answer}" for rank, (well, answer) in enumerate(answers) if not well]
-        if failed:
-            raise RuntimeError("\n".join(failed))
-        return [answer for _, answer in answers]
+                break
+        failed = [f"rank {rank}:\n{answer}" for rank, (well, answer) in sorted(answers.items()) if not well]
+        silent = [f"rank {rank} says nothing" for rank in range(len(self._lines)) if rank not in answers]
+        if failed or silent:
+            raise RuntimeError("\n".join(failed + silent))
+        return [answer for _, (_, answer) in sorted(answers.items())]
 
     def close(self) -> None:
         """End all of them."""

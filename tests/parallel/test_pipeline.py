@@ -1,120 +1,97 @@
-"""Pipelines on several processes give what one process gives: losses, gradients, balance biases, over many steps."""
+"""Pipelines on several processes give what one process gives: losses, gradients, weights, balance biases, over many steps."""
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
-import torch.distributed as dist
 from processes import pool
-from tiny_models import random_batch, tiny_config, tiny_model
-from torch import Tensor
+from tiny_models import tiny_config, tiny_model
+from trained_steps import SCHEDULES, Layout, Task, compare, task_of, trained
 
-from sapience.model.batch import Microbatch
-from sapience.model.transformer import Transformer
-from sapience.parallel.executor import PlainLoop, StepExecutor
-from sapience.parallel.pipeline import Pipeline
-from sapience.parallel.schedules import dualpipe, dualpipe_v, interleaved, one_forward_one_backward, zero_bubble
-from sapience.parallel.stages import divide, keep, stages_of
-from sapience.recipe.model import ModelSection
-from sapience.recipe.optimization import OptimizerSection
-from sapience.training.loop import update_biases
-from sapience.training.objective import NextTokens, labelled_tokens
-from sapience.training.optimizer import OptimizerSet
-
-SCHEDULES = {
-    "1f1b": one_forward_one_backward, "interleaved": interleaved, "zb1p": zero_bubble, "dualpipe": dualpipe,
-    "dualpipev": dualpipe_v,
-}  # fmt: skip
-LAYERS = 9
-
-
-class Recorded(NextTokens):
-    """Keeps every micro-batch's loss, by its first tokens."""
-
-    def of_tokens(
-        self, model: Transformer, hidden_BTD: Tensor, predictions: Sequence[Tensor], batch: Microbatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        total, values = super().of_tokens(model, hidden_BTD, predictions, batch)
-        seen.setdefault(tuple(batch.tokens_BT[0, :6].tolist()), []).append(float(total.detach()))
-        return total, values
-
-
-seen: dict[tuple[int, ...], list[float]] = {}
-
-
-def steps_of(model: Transformer, executor: StepExecutor, optimizer: OptimizerSet, steps: int, rows: int) -> list[Any]:
-    """Some steps of training: sums and norm of each."""
-    told = []
-    for step in range(steps):
-        batches = [random_batch(model.config, 2, 17, seed=1000 * step + m, isolate=m % 2 == 1) for m in range(rows)]
-        sums = executor.forward_backward(batches, labelled_tokens(batches))
-        norm = optimizer.step(1e-3)
-        update_biases(model, sums, 1e-2)
-        told.append(({name: float(value) for name, value in sums.values.items()}, float(norm), sums.loads_LE.tolist()))
-    return told
-
-
-def trained(config: ModelSection, dtype: torch.dtype, steps: int, rows: int, name: str | None) -> Any:
-    """What a rank (or the only process, without a schedule's name) has after some steps, and has recorded on the way."""
-    seen.clear()
-    model = tiny_model(config, dtype=dtype)
-    objective = Recorded(0.3, 1e-2)
-    # With V3's epsilon Adam makes of gradients of 1e-12, which differ in their last bits, updates that differ in their fifth digit.
-    section = OptimizerSection(clip=0.5, epsilon=1e-5)
-    if name is None:
-        told = steps_of(model, PlainLoop(model, objective), OptimizerSet(model, section), steps, rows)
-    else:
-        ranks = dist.get_world_size()
-        schedule = SCHEDULES[name](ranks, rows)
-        division = divide(config, schedule.stages)
-        keep(model, stages_of(schedule, dist.get_rank()), division)
-        executor = Pipeline(model, objective, partial(SCHEDULES[name], ranks), division, schedule.copies)
-        told = steps_of(model, executor, OptimizerSet(model, section, executor), steps, rows)
-    return told, {key: value.clone() for key, value in model.state_dict().items()}, dict(seen)
-
-
-def config_of(stages: int, **changes: Any) -> ModelSection:
-    return tiny_config(num_hidden_layers=max(LAYERS, stages), **changes)
-
-
-def compare(ranks: int, name: str, dtype: torch.dtype, steps: int, rows: int, near: float, **changes: Any) -> None:
-    config = config_of(2 * ranks, **changes)
-    whole, weights, losses = trained(config, dtype, steps, rows, None)
-    answers = pool(ranks).run(trained, config, dtype, steps, rows, name)
-    held: set[str] = set()
-    recorded: dict[Any, list[float]] = {}
-    for told, part, mine in answers:
-        for ours, theirs in zip(told, whole, strict=True):
-            for key, value in theirs[0].items():
-                assert ours[0][key] == pytest.approx(value, rel=near)
-            assert ours[1] == pytest.approx(theirs[1], rel=near)
-            assert ours[2] == theirs[2]
-        for key, value in part.items():
-            assert torch.allclose(value, weights[key], rtol=near, atol=near), (key, (value - weights[key]).abs().max())
-        held |= set(part)
-        recorded |= mine
-    assert held == set(weights)
-    first = {key: values for key, values in losses.items() if dtype == torch.float64 and steps == 1}
-    assert all(recorded[key] == values for key, values in first.items())
+from sapience.parallel.messages import Message, received, sent
+from sapience.parallel.schedule import Impossible
+from sapience.parallel.stages import Absent, divide, keep, stages_of
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_twenty_steps_are_those_of_one_process(name: str) -> None:
-    compare(2, name, torch.float64, 20, 4, 1e-9)
+    compare(task_of(), Layout(2, name), 1e-9)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_four_ranks(name: str) -> None:
-    compare(4, name, torch.float64, 3, 8, 1e-9)
+    compare(task_of(steps=3, microbatches=8), Layout(4, name), 1e-9)
 
 
 @pytest.mark.parametrize("name", ["zb1p", "dualpipe"])
 def test_float32(name: str) -> None:
-    compare(2, name, torch.float32, 2, 4, 2e-5)
+    compare(task_of(dtype=torch.float32, steps=2), Layout(2, name), 1e-5)
 
 
-@pytest.mark.parametrize("rows", [8, 12, 20])
-def test_dualpipes_losses_have_the_bits_of_the_plain_loop(rows: int) -> None:
-    compare(4, "dualpipe", torch.float64, 1, rows, 1e-12)
+@pytest.mark.parametrize("microbatches", [8, 12, 20])
+def test_dualpipes_losses_have_the_bits_of_the_plain_loop(microbatches: int) -> None:
+    compare(task_of(steps=1, microbatches=microbatches), Layout(4, "dualpipe"), 1e-12)
+
+
+@pytest.mark.parametrize("name", ["1f1b", "dualpipe"])
+@pytest.mark.parametrize("changes", [
+    {"tie_word_embeddings": True}, {"num_nextn_predict_layers": 0}, {"num_nextn_predict_layers": 2},
+    {"first_k_dense_replace": 3}, {"scoring_func": "softmax", "norm_topk_prob": False},
+], ids=str)  # fmt: skip
+def test_other_models(changes: dict[str, object], name: str) -> None:
+    compare(Task(tiny_config(num_hidden_layers=4, **changes), steps=2), Layout(2, name), 1e-9)
+
+
+def test_muon_in_a_pipeline() -> None:
+    compare(task_of(layers=4, steps=3, optimizer="muon"), Layout(2, "zb1p"), 1e-9)
+
+
+def test_a_number_of_micro_batches_that_a_schedule_cannot_have_is_refused_by_all() -> None:
+    with pytest.raises(RuntimeError, match="at least 4 micro-batches"):
+        pool(2).run(trained, replace(task_of(layers=4, steps=1), microbatches=2), Layout(2, "dualpipe"))
+
+
+def test_layers_are_divided_so_that_the_largest_stage_is_small() -> None:
+    config = tiny_config(num_hidden_layers=9)
+    assert divide(config, 3, [2, 3, 4]) == (range(2), range(2, 5), range(5, 9))
+    for stages in range(1, 10):
+        division = divide(config, stages)
+        assert [layer for layers in division for layer in layers] == list(range(9))
+        assert all(division)
+    assert len(divide(config, 3)[-1]) < len(divide(config, 3)[0])  # head and prediction module weigh something
+    for count, given in ((10, None), (2, [9]), (2, [9, 0]), (2, [4, 4])):
+        with pytest.raises(Impossible):
+            divide(config, count, given)
+
+
+def test_a_rank_keeps_its_stages_and_nothing_else() -> None:
+    whole = tiny_model(tiny_config(num_hidden_layers=4))
+    sizes = {name: p.numel() for name, p in whole.named_parameters()}
+    division = divide(whole.config, 2, [2, 2])
+    first = keep(tiny_model(tiny_config(num_hidden_layers=4)), [0], division)
+    last = keep(tiny_model(tiny_config(num_hidden_layers=4)), [1], division)
+    held = [{name for name, _ in part.named_parameters()} for part in (first, last)]
+    assert held[0] | held[1] == set(sizes)
+    assert held[0] & held[1] == {"embedding.weight"}
+    assert isinstance(first.head, Absent)
+    assert [number for number, _ in first.numbered_gates()] == [0]
+    assert [number for number, _ in last.numbered_gates()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_what_is_sent_is_received_in_the_same_order(name: str) -> None:
+    schedule = SCHEDULES[name](4, 8)
+    leaving = [sent(schedule, rank) for rank in range(4)]
+    for rank in range(4):
+        for sender, messages in received(schedule, rank).items():
+            assert messages == [message for to, message in leaving[sender] if to == rank]
+    everything = [message for messages in leaving for _, message in messages]
+    expected = {
+        Message(kind, stage, m)  # type: ignore[arg-type]
+        for m in range(8)
+        for kind, stages in (("hidden", range(1, schedule.stages)), ("gradient", range(schedule.stages - 1)))
+        for stage in stages
+    }
+    assert len(everything) == len(set(everything))
+    assert set(everything) == expected
+    assert sorted({stage for rank in range(4) for stage in stages_of(schedule, rank)}) == list(range(schedule.stages))
