@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sapience.recipe import Recipe, UserError, dump_recipe
 from sapience.run import (
@@ -61,13 +62,23 @@ def travel(
     say: Callable[[str], None],
     first: str | None = None,
     last: str | None = None,
+    team: Any = None,
 ) -> None:
-    """Make every stage that is not made yet, in order. Raises UserError where something the user can mend is wrong."""
+    """Make every stage that is not made yet, in order. Raises UserError where something the user can mend is wrong.
+
+    With a team (`sapience.parallel.team.Team`) its leader goes through the stages; the others help with those that are shared.
+    """
     stages = select_stages(recipe, first, last)
+    if team is not None and not team.leads:
+        while (name := team.hear()) is not None:
+            _help(next(stage for stage in stages if stage.name == name), recipe, run, progress, team)
+        return
     with locked(run):
         write_atomically(run / "recipe.yaml", dump_recipe(recipe))
         for stage in stages:
-            _make(stage, recipe, run, progress, say)
+            _make(stage, recipe, run, progress, say, team)
+    if team is not None:
+        team.tell(None)
 
 
 def forget(run: Path, stage: str) -> None:
@@ -91,7 +102,20 @@ def states(recipe: Recipe, run: Path) -> list[StageState]:
     return result
 
 
-def _make(stage: Stage, recipe: Recipe, run: Path, progress: ProgressFactory, say: Callable[[str], None]) -> None:
+def _help(stage: Stage, recipe: Recipe, run: Path, progress: ProgressFactory, team: Any) -> None:
+    folder = stage_folder(run, stage.name)
+    _body(stage)(StageContext(recipe, run, folder, made_inputs(stage, recipe, run), progress, team))
+
+
+def _body(stage: Stage) -> Callable[[StageContext], dict[str, Any]]:
+    module, function = stage.body.split(":")
+    body: Callable[[StageContext], dict[str, Any]] = getattr(importlib.import_module(module), function)
+    return body
+
+
+def _make(
+    stage: Stage, recipe: Recipe, run: Path, progress: ProgressFactory, say: Callable[[str], None], team: Any = None
+) -> None:
     folder = stage_folder(run, stage.name)
     check_inputs(stage, recipe, run)
     wanted, inputs = stage_fingerprint(stage, recipe, run)
@@ -107,10 +131,13 @@ def _make(stage: Stage, recipe: Recipe, run: Path, progress: ProgressFactory, sa
         folder=folder,
         inputs=made_inputs(stage, recipe, run),
         progress=progress,
+        team=team if stage.shared else None,
     )
-    module, function = stage.body.split(":")
+    body = _body(stage)
+    if context.team is not None:
+        team.tell(stage.name)
     try:
-        figures = getattr(importlib.import_module(module), function)(context)
+        figures = body(context)
     finally:
         seconds = spent + time.monotonic() - began
         if folder.is_dir():

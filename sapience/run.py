@@ -50,6 +50,8 @@ class StageContext:
     inputs: Mapping[str, Path]
     """Folders of the finished stages it takes."""
     progress: ProgressFactory
+    team: Any = None
+    """The processes that make the stage together (`sapience.parallel.team.Team`); None for one alone."""
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ Item = TypeVar("Item")
 class Screen:
     """A terminal, or a log file that one is redirected to."""
 
-    def __init__(self) -> None:
-        self.notices = Console(stderr=True, highlight=False)
-        self.output = Console(highlight=False)
+    def __init__(self, quiet: bool = False) -> None:
+        self.notices = Console(stderr=True, highlight=False, quiet=quiet)
+        self.output = Console(highlight=False, quiet=quiet)
 
     def say(self, text: str) -> None:
         """One line for the person at the keyboard."""

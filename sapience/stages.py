@@ -38,6 +38,8 @@ class Stage:
     begins: tuple[str, ...] = ()
     """Those of `takes` of which one must have made the model that it begins with, the preferred one first; none is read
     where the stage's section names a `model` of the user's own."""
+    shared: bool = False
+    """Whether all processes that `torchrun` has started make it together; other stages are made by one of them."""
     version: int = 1
     """Raised when the stage comes to mean something else."""
 
@@ -55,6 +57,7 @@ STAGES = (
         takes=("corpus", "tokenizer"),
         sections=("model", "pretrain", "corpus.weights"),
         needs=("corpus", "tokenizer"),
+        shared=True,
     ),
     Stage(
         "extend",

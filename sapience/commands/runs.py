@@ -1,13 +1,17 @@
 """Commands that make a run, or say what one is or would be."""
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sapience.commands.arguments import AsJson, Overrides, RecipeFile, RunName
 from sapience.screen import Screen
+
+if TYPE_CHECKING:
+    from sapience.recipe import Recipe
 
 app = typer.Typer()
 recipe_app = typer.Typer(help="Look at recipes.", no_args_is_help=True)
@@ -23,29 +27,64 @@ def run(
     directory: Annotated[Path, typer.Option("--runs", help="Where run directories are kept.")] = Path("runs"),
     force: Annotated[bool, typer.Option("--force", help="Start even where memory or disk look too small.")] = False,
 ) -> None:
-    """Make a run, or go on with one: finished stages are skipped, an interrupted one continues where it was."""
+    """Make a run, or go on with one: finished stages are skipped, an interrupted one continues where it was.
+
+    Started by `torchrun --nproc-per-node N -m sapience run …`, N processes pre-train together, as the recipe's `parallel`
+    section says.
+    """
     from sapience.journey import select_stages, travel
     from sapience.planning.allocator import keep_memory
     from sapience.planning.machine import examine
+    from sapience.planning.mesh import check_mesh
     from sapience.planning.needs import check_before, needs_of
     from sapience.planning.threads import load_or_choose
     from sapience.recipe import load_recipe
 
-    screen = Screen()
+    processes, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    screen = Screen(quiet=rank > 0)
     loaded = load_recipe(recipe, overrides or [])
     folder = directory / loaded.name
+    stages = [stage.name for stage in select_stages(loaded, first, last)]
+    if rank:
+        _help_along(loaded, folder, screen, first, last)
+        return
     machine = examine(directory)
-    wanted = loaded.model_copy(update={"stages": [stage.name for stage in select_stages(loaded, first, last)]})
+    if "pretrain" in stages and loaded.pretrain.model is None:
+        check_mesh(loaded, processes)
+    wanted = loaded.model_copy(update={"stages": stages})
     needs = needs_of(wanted, machine.cores, bool(machine.gpus) and loaded.pretrain.device != "cpu")
     screen.say(needs.sentence())
     if not force:
         check_before(loaded, machine, needs)
-    choice = load_or_choose(folder, machine.cores, loaded.parallel.threads)
-    choice.apply()
+    team = None
+    if processes > 1:
+        from sapience.parallel.team import join
+
+        team = join(loaded.parallel.threads)
+        screen.say(f"{processes} processes work together where a stage can be shared.")
+    else:
+        choice = load_or_choose(folder, machine.cores, loaded.parallel.threads)
+        choice.apply()
+        screen.say(choice.sentence())
     keep_memory()
-    screen.say(choice.sentence())
-    travel(loaded, folder, screen.progress, screen.say, first, last)
+    travel(loaded, folder, screen.progress, screen.say, first, last, team)
+    if team is not None:
+        team.leave()
     screen.journey(folder)
+
+
+def _help_along(recipe: "Recipe", folder: Path, screen: Screen, first: str | None, last: str | None) -> None:
+    """What a process does that does not lead: its share, in silence. What is wrong the leader says as well."""
+    from sapience.journey import travel
+    from sapience.parallel.team import join
+    from sapience.recipe import UserError
+
+    team = join(recipe.parallel.threads)
+    try:
+        travel(recipe, folder, screen.progress, screen.say, first, last, team)
+    except UserError:
+        raise typer.Exit(2) from None
+    team.leave()
 
 
 @app.command()

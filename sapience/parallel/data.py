@@ -56,7 +56,9 @@ class DataParallel:
         for alone in {id(each): each for each in apart.values()}.values():
             self._sets.append((alone, [name for name, each in apart.items() if each is alone]))
         self._owner: dict[str, int] = {}
+        self._rank_for: dict[str, int] = {}
         for each, held in self._sets:
+            self._rank_for |= dict.fromkeys(held, dist.get_rank(each))
             self._owner |= _owners({name: parameters[name] for name in held}, dist.get_world_size(each), sharded)
 
     def forward_backward(self, microbatches: Sequence[Microbatch], denominator: float) -> Sums:
@@ -78,8 +80,11 @@ class DataParallel:
 
     def counts(self, name: str) -> bool:
         """Whether this rank counts a parameter in sums over all of the model's: its owner does."""
-        mine = self._owner[name] == self._rank_for(name)
-        return mine and (self.part is None or self.part.counts(name))
+        return self.owns(name) and (self.part is None or self.part.counts(name))
+
+    def owns(self, name: str) -> bool:
+        """Whether this rank is the parameter's owner in its group: with ZeRO-1 the only one that has its moments."""
+        return self._owner[name] == self._rank_for[name]
 
     def total(self, square: Tensor) -> Tensor:
         """The sum of every rank's."""
@@ -98,9 +103,6 @@ class DataParallel:
                 dist.broadcast(flat, group=group, group_src=owner)
                 if owner != dist.get_rank(group):
                     _put(flat, [parameters[name] for name in bucket], _overwrite)
-
-    def _rank_for(self, name: str) -> int:
-        return next(dist.get_rank(group) for group, names in self._sets if name in names)
 
     def _add_up_gradients(self) -> None:
         parameters = dict(self.model.named_parameters())

@@ -1,12 +1,28 @@
-"""How the work is spread over processes. One process today; the cluster's dimensions join this section."""
+"""How the work is spread over processes and threads."""
+
+from typing import Literal
 
 from pydantic import Field
 
 from sapience.recipe.section import Section
 
+ScheduleName = Literal["1f1b", "interleaved", "zb1p", "dualpipe", "dualpipev"]
+
 
 class ParallelSection(Section):
-    """Threads of one process."""
+    """The dimensions of a cluster; processes that no dimension names are data-parallel. V3 had pipelines of 16 ranks driven by
+    DualPipe, experts over 64 ranks and ZeRO-1, on 2048 GPUs (report, section 3.2)."""
 
     threads: int = Field(default=0, ge=0)
     """CPU threads of the arithmetic; 0 chooses by timing a few steps, and keeps the choice for the whole run."""
+    pipeline: int = Field(default=1, ge=1)
+    """Ranks that have the model's layers between them."""
+    schedule: ScheduleName = "1f1b"
+    """What a pipeline's ranks do when: `sapience bench schedule NAME` draws it. `dualpipe` and `dualpipev` have the smallest
+    bubble and take at least twice as many micro-batches as ranks; `1f1b` takes any number."""
+    stage_layers: list[int] | None = None
+    """Layers of each stage; by default divided so that the stage with most arithmetic has as little as can be."""
+    expert: int = Field(default=1, ge=1)
+    """Data-parallel ranks that have the experts of each layer between them, and send each other tokens."""
+    shard_optimizer: bool = True
+    """ZeRO-1: of data-parallel ranks one keeps the moments of a weight and moves it for all; otherwise all do the same."""

@@ -8,7 +8,7 @@ of the step alone.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from sapience.model.batch import Microbatch
 from sapience.model.gate import max_violation, updated_bias
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import StepExecutor, Sums
+from sapience.parallel.spread import Spread
 from sapience.recipe.errors import UserError
 from sapience.training.checkpoint import latest_checkpoint, save_checkpoint
 from sapience.training.device import Readout
@@ -108,6 +109,8 @@ class Training:
     """Steps after which `on_step` looks at the model: it must not have gone further."""
     lag: int | None = None
     """Steps whose figures may be read later, so that a device need not wait for its host; None for one on a GPU, else none."""
+    spread: Spread | None = None
+    """Where the model is spread over several processes: one of them writes."""
     counters: Counters = field(default_factory=Counters)
     stream: str = ""
     """Hash of the rows drawn so far, those of launched steps included."""
@@ -120,17 +123,31 @@ class Training:
     def resume(self) -> int:
         """Take up the newest whole checkpoint, if there is one; returns the finished steps."""
         checkpoint = latest_checkpoint(self.saving.folder)
+        if self.spread is not None:
+            self.spread.agree_on("checkpoint", None if checkpoint is None else checkpoint.step)
         if checkpoint is None:
             # What was noted before the first step (as step 0) will be noted again.
-            self.log.rewind(self.step_offset or -1)
+            self._rewind(self.step_offset or -1)
             return 0
-        self.model.load_state_dict(checkpoint.weights)
-        self.optimizer.load(checkpoint.optimizer)
+        weights, moments = checkpoint.weights, checkpoint.optimizer
+        if self.spread is not None:
+            weights, moments = self.spread.own_weights(weights), self.spread.own_optimizer(moments)
+        self.model.load_state_dict(weights)
+        self.optimizer.load(moments)
         self.counters = Counters(**checkpoint.state)
         if self.counters.step:
             self._check_stream()
-        self.log.rewind(self.step_offset + self.counters.step)
+        self._rewind(self.step_offset + self.counters.step)
         return self.counters.step
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files."""
+        return self.spread is None or self.spread.writes
+
+    def _rewind(self, step: int) -> None:
+        if self.writes:
+            self.log.rewind(step)
 
     def _check_stream(self) -> None:
         """Draw the last step's rows again. Raises UserError where they are not those that were trained on."""
@@ -157,15 +174,16 @@ class Training:
         return self.counters
 
     def save(self) -> None:
-        """Write a checkpoint of this moment."""
-        save_checkpoint(
-            self.saving.folder,
-            self.counters.step,
-            self.model.state_dict(),
-            self.optimizer.tensors(),
-            asdict(self.counters),
-            self.saving.keep,
-        )
+        """Write a checkpoint of this moment: of the whole model, however it is spread."""
+        weights: Mapping[str, torch.Tensor] | None = self.model.state_dict()
+        moments: Mapping[str, torch.Tensor] | None = self.optimizer.tensors()
+        if self.spread is not None:
+            weights, moments = self.spread.weights(), self.spread.optimizer(moments or {})
+        if weights is not None and moments is not None:
+            state = asdict(self.counters)
+            save_checkpoint(self.saving.folder, self.counters.step, weights, moments, state, self.saving.keep)
+        if self.spread is not None:
+            self.spread.wait()
 
     def _launch(self, plan: StepPlan) -> "Launched":
         """Everything that the device has to do for a step; nothing is read back."""
@@ -207,7 +225,7 @@ class Training:
         self._paces.append((launched.places, elapsed))
         rate = sum(places for places, _ in self._paces) / sum(seconds for _, seconds in self._paces)
         done = counters.step
-        if done % self.log_every == 0 or done in (1, len(self.plan)) or skipped or spike:
+        if self.writes and (done % self.log_every == 0 or done in (1, len(self.plan)) or skipped or spike):
             self._write(plan, losses, norm, skipped, spike, rate, loads_LE)
         self.on_step(done, {"loss": losses["loss"], "tok/s": rate})
 

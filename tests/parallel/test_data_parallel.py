@@ -3,7 +3,7 @@
 import pytest
 import torch
 from processes import pool
-from trained_steps import Layout, compare, task_of, trained
+from trained_steps import Layout, alone, compare, task_of, trained
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -34,9 +34,9 @@ def test_pipelines_side_by_side(name: str, sharded: bool) -> None:
 def test_with_zero_1_every_parameter_has_one_owner() -> None:
     """What is kept of gradients (and so of moments) is shared out, evenly but for a parameter's size."""
     task = task_of(layers=3, steps=1)
-    alone = trained(task, None).gradients
+    whole = alone(task).gradients
     answers = pool(4).run(trained, task, Layout(data=4, sharded=True))
     names = [name for told in answers for name in told.gradients]
-    assert sorted(names) == sorted(alone)
+    assert sorted(names) == sorted(whole)
     sizes = [sum(gradient.numel() for gradient in told.gradients.values()) for told in answers]
-    assert max(sizes) - min(sizes) <= max(gradient.numel() for gradient in alone.values())
+    assert max(sizes) - min(sizes) <= max(gradient.numel() for gradient in whole.values())

@@ -2,35 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from processes import pool
 from tiny_models import random_batch, tiny_config, tiny_model
 from torch import Tensor
 
 from sapience.model.batch import Microbatch
 from sapience.model.transformer import Transformer
-from sapience.parallel.data import DataParallel
-from sapience.parallel.executor import PlainLoop, StepExecutor
-from sapience.parallel.experts import part_of, spread_experts
-from sapience.parallel.groups import make_groups
-from sapience.parallel.pipeline import Pipeline
-from sapience.parallel.schedules import dualpipe, dualpipe_v, interleaved, one_forward_one_backward, zero_bubble
-from sapience.parallel.stages import divide, keep, stages_of
+from sapience.parallel.executor import PlainLoop
+from sapience.parallel.experts import part_of
+from sapience.parallel.mesh import Mesh
+from sapience.parallel.spread import spread
 from sapience.recipe.model import ModelSection
 from sapience.recipe.optimization import OptimizerSection
+from sapience.recipe.parallel import ParallelSection
 from sapience.training.loop import update_biases
 from sapience.training.objective import NextTokens, labelled_tokens
 from sapience.training.optimizer import OptimizerSet
-
-SCHEDULES = {
-    "1f1b": one_forward_one_backward, "interleaved": interleaved, "zb1p": zero_bubble, "dualpipe": dualpipe,
-    "dualpipev": dualpipe_v,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +35,17 @@ class Layout:
     expert: int = 1
 
     @property
-    def ranks(self) -> int:
-        return self.pipeline * self.data
+    def mesh(self) -> Mesh:
+        return Mesh(self.pipeline, self.data, self.expert)
+
+    @property
+    def section(self) -> ParallelSection:
+        return ParallelSection(
+            pipeline=self.pipeline,
+            schedule=self.schedule,  # type: ignore[arg-type]
+            expert=self.expert,
+            shard_optimizer=self.sharded,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def trained(task: Task, layout: Layout | None) -> Told:
     executor: Any = PlainLoop(model, objective)
     shared: Any = None
     if layout is not None:
-        executor = shared = _executor(model, objective, layout, task.microbatches)
+        executor = shared = spread(model, objective, layout.mesh, layout.section, task.microbatches).executor
     # With V3's epsilon Adam makes of gradients of 1e-12, which differ in their last bits, updates that differ in their
     # fifth digit.
     section = OptimizerSection(clip=0.5, epsilon=1e-5, name=task.optimizer)  # type: ignore[arg-type]
@@ -115,43 +115,23 @@ def trained(task: Task, layout: Layout | None) -> Told:
     return Told(told, weights, dict(_seen), gradients)
 
 
-def _executor(model: Transformer, objective: NextTokens, layout: Layout, microbatches: int) -> Any:
-    pipelines = [list(range(d * layout.pipeline, (d + 1) * layout.pipeline)) for d in range(layout.data)]
-    inner: StepExecutor = PlainLoop(model, objective)
-    part: Pipeline | None = None
-    if layout.pipeline > 1:
-        build = partial(SCHEDULES[layout.schedule], layout.pipeline)
-        schedule = build(microbatches // layout.data)
-        division = divide(model.config, schedule.stages)
-        keep(model, stages_of(schedule, dist.get_rank() % layout.pipeline), division)
-        inner = part = Pipeline(model, objective, build, division, schedule.copies, pipelines)
-    if layout.data == 1:
-        assert part is not None
-        return part
-    groups = make_groups([ranks[place] for ranks in pipelines] for place in range(layout.pipeline))
-    group = groups[dist.get_rank() % layout.pipeline]
-    apart = _spread(model, layout, pipelines) if layout.expert > 1 else {}
-    return DataParallel(model, inner, objective.names, group, part, layout.sharded, apart)
+def alone(task: Task) -> Told:
+    """What one process says; the same for all layouts, so it is asked once."""
+    key = repr(task)
+    if key not in _alone:
+        _alone[key] = trained(task, None)
+    return _alone[key]
 
 
-def _spread(model: Transformer, layout: Layout, pipelines: list[list[int]]) -> dict[str, dist.ProcessGroup]:
-    """Experts to groups of neighbours in the data dimension; the group of those that have the same, by parameter."""
-    place, replica = dist.get_rank() % layout.pipeline, dist.get_rank() // layout.pipeline
-    size, same, own = layout.expert, [], []
-    for at in range(layout.pipeline):
-        column = [ranks[at] for ranks in pipelines]
-        own += make_groups(column[start : start + size] for start in range(0, len(column), size))
-        same += make_groups(column[start::size] for start in range(size))
-    names = spread_experts(model, own[place * (layout.data // size) + replica // size])
-    return dict.fromkeys(names, same[place * size + replica % size])
+_alone: dict[str, Told] = {}
 
 
 def compare(task: Task, layout: Layout, near: float) -> list[Told]:
     """Every rank says what one process says, and together they have all of the model."""
-    whole = trained(task, None)
-    answers = pool(layout.ranks).run(trained, task, layout)
+    whole = alone(task)
+    answers = pool(layout.mesh.ranks).run(trained, task, layout)
     for rank, told in enumerate(answers):
-        place = rank // layout.pipeline % layout.expert
+        place = layout.mesh.replica(rank) % layout.expert
         part = part_of(task.config.n_routed_experts, place, layout.expert)
         for ours, theirs in zip(told.steps, whole.steps, strict=True):
             assert ours[0] == pytest.approx(theirs[0], rel=near)

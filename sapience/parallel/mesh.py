@@ -1,0 +1,176 @@
+"""Which rank has what, and which combinations there cannot be.
+
+Ranks are counted with the pipeline's place outermost: data-parallel neighbours, which exchange tokens and gradients, are
+neighbours on a node; a pipeline's ranks, which send each other least, are far apart. `RULES` is the table of what is
+impossible; it is checked before any process starts, and it is the documentation. No torch here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sapience.parallel.schedule import Impossible, Schedule
+from sapience.parallel.schedules import dualpipe, dualpipe_v, interleaved, one_forward_one_backward, zero_bubble
+from sapience.recipe.model import ModelSection
+from sapience.recipe.parallel import ParallelSection
+
+SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {
+    "1f1b": one_forward_one_backward,
+    "interleaved": interleaved,
+    "zb1p": zero_bubble,
+    "dualpipe": dualpipe,
+    "dualpipev": dualpipe_v,
+}
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The dimensions: pipeline × data ranks, and within data, groups of `expert` that have the experts between them."""
+
+    pipeline: int
+    data: int
+    expert: int
+
+    @property
+    def ranks(self) -> int:
+        return self.pipeline * self.data
+
+    def place(self, rank: int) -> int:
+        """Within its pipeline."""
+        return rank // self.data
+
+    def replica(self, rank: int) -> int:
+        """Its pipeline, among all."""
+        return rank % self.data
+
+    def pipelines(self) -> list[list[int]]:
+        """The ranks of each, in order."""
+        return [[place * self.data + replica for place in range(self.pipeline)] for replica in range(self.data)]
+
+    def data_groups(self) -> list[list[int]]:
+        """The ranks at each place."""
+        return [[place * self.data + replica for replica in range(self.data)] for place in range(self.pipeline)]
+
+    def expert_groups(self) -> list[list[int]]:
+        """The ranks that have the experts of a layer between them: neighbours."""
+        return [
+            group[start : start + self.expert]
+            for group in self.data_groups()
+            for start in range(0, self.data, self.expert)
+        ]
+
+    def same_experts(self) -> list[list[int]]:
+        """The ranks that have the same experts."""
+        return [group[start :: self.expert] for group in self.data_groups() for start in range(self.expert)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be spread."""
+
+    ranks: int
+    parallel: ParallelSection
+    model: ModelSection
+    rows: Sequence[int]
+    """Of a step; every number that comes up."""
+    micro_rows: int
+    """That go through the model at once, at most."""
+
+    @property
+    def data(self) -> int:
+        return max(1, self.ranks // self.parallel.pipeline)
+
+    @property
+    def stages(self) -> int:
+        twice = self.parallel.schedule in ("interleaved", "dualpipev") and self.parallel.pipeline > 1
+        return self.parallel.pipeline * (2 if twice else 1)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that cannot be."""
+
+    text: str
+    """As the documentation has it."""
+    broken: Callable[[Plan], str | None]
+    """Why it is, in this plan, and what to change; None where it is kept."""
+
+
+def _ranks(plan: Plan) -> str | None:
+    if plan.ranks % plan.parallel.pipeline:
+        return f"{plan.ranks} processes are no multiple of parallel.pipeline={plan.parallel.pipeline}"
+    return None
+
+
+def _experts_of_data(plan: Plan) -> str | None:
+    if plan.data % plan.parallel.expert:
+        return (
+            f"{plan.data} data-parallel ranks ({plan.ranks} processes, parallel.pipeline={plan.parallel.pipeline}) are no "
+            f"multiple of parallel.expert={plan.parallel.expert}"
+        )
+    return None
+
+
+def _experts(plan: Plan) -> str | None:
+    if plan.model.n_routed_experts % plan.parallel.expert:
+        return f"model.n_routed_experts={plan.model.n_routed_experts} is no multiple of parallel.expert={plan.parallel.expert}"
+    return None
+
+
+def _layers(plan: Plan) -> str | None:
+    layers, given = plan.model.num_hidden_layers, plan.parallel.stage_layers
+    if plan.stages > layers:
+        return f"{plan.stages} stages ({plan.parallel.schedule}) need as many layers, and the model has {layers}"
+    if given is not None and (len(given) != plan.stages or sum(given) != layers or min(given) < 1):
+        return f"parallel.stage_layers={given} are not {layers} layers in {plan.stages} stages of at least one"
+    return None
+
+
+def _microbatches(plan: Plan) -> str | None:
+    try:
+        for rows in sorted(set(plan.rows)):
+            cut(rows, plan.micro_rows, Mesh(plan.parallel.pipeline, plan.data, plan.parallel.expert), plan.parallel)
+    except Impossible as error:
+        return str(error)
+    return None
+
+
+RULES = (
+    Rule("The number of processes is a multiple of `pipeline`; the quotient is the number of data-parallel ranks.", _ranks),
+    Rule("The number of data-parallel ranks is a multiple of `expert`.", _experts_of_data),
+    Rule("The number of routed experts is a multiple of `expert`.", _experts),
+    Rule("Every stage has at least one layer; `interleaved` and `dualpipev` have two stages a rank.", _layers),
+    Rule("A step has enough rows for equal numbers of micro-batches on all data-parallel ranks, as many as the schedule asks "
+         "for: `interleaved` a multiple of `pipeline`, `zb1p` at least `pipeline`, `dualpipe` and `dualpipev` at least twice "
+         "that, `dualpipe` an even number on an even number of ranks.", _microbatches),
+)  # fmt: skip
+
+
+def mesh_of(plan: Plan) -> Mesh:
+    """The plan's mesh. Raises Impossible, with all that is wrong, where there is none."""
+    reasons = [reason for rule in RULES if (reason := rule.broken(plan)) is not None]
+    if reasons:
+        raise Impossible("; ".join(reasons))
+    return Mesh(plan.parallel.pipeline, plan.data, plan.parallel.expert)
+
+
+def cut(rows: int, micro_rows: int, mesh: Mesh, section: ParallelSection) -> list[int]:
+    """Rows of each of a step's micro-batches: as few micro-batches of at most `micro_rows` as the mesh can share out.
+
+    Raises Impossible where there are too few rows for that.
+    """
+    if mesh.ranks == 1:
+        return [min(micro_rows, rows - start) for start in range(0, rows, micro_rows)]
+    schedule, reason = SCHEDULES[section.schedule], ""
+    for each in range(max(1, -(-rows // (micro_rows * mesh.data))), rows // mesh.data + 1):
+        try:
+            if mesh.pipeline > 1:
+                schedule(mesh.pipeline, each)
+        except Impossible as error:
+            reason = f" ({error})"
+            continue
+        count = each * mesh.data
+        return [rows // count + (place < rows % count) for place in range(count)]
+    raise Impossible(
+        f"a step of {rows} rows cannot be cut into micro-batches for {mesh.data} data-parallel ranks{reason}: raise "
+        "batch.rows (and start_rows), or choose another parallel.schedule"
+    )

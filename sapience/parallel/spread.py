@@ -1,0 +1,152 @@
+"""A model spread over a mesh: the executor of a rank's share, and the whole put together again for a checkpoint.
+
+A checkpoint is the one that a single process would write, so that any other layout goes on from it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sapience.model.transformer import Transformer
+from sapience.parallel.data import DataParallel
+from sapience.parallel.executor import PlainLoop, StepExecutor
+from sapience.parallel.experts import part_of, spread_experts
+from sapience.parallel.groups import make_groups
+from sapience.parallel.mesh import SCHEDULES, Mesh
+from sapience.parallel.pipeline import Pipeline
+from sapience.parallel.stages import divide, keep, stages_of
+from sapience.recipe.errors import UserError
+from sapience.recipe.parallel import ParallelSection
+
+
+@dataclass
+class Spread:
+    """A rank's part of a model, and how it works with the others."""
+
+    model: Transformer
+    mesh: Mesh
+    executor: DataParallel
+    experts: frozenset[str] = field(default_factory=frozenset)
+    """Parameters of which the rank has a part: that of its place among those that share the experts."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the rank that writes files."""
+        return dist.get_rank() == 0
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        dist.barrier()
+
+    def agree_on(self, what: str, mine: Any) -> None:
+        """Raises UserError where ranks see different things."""
+        everyones: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everyones, mine)
+        if any(each != everyones[0] for each in everyones):
+            raise UserError(
+                f"the processes see different files ({what}: {everyones}): runs must be on a disk they share"
+            )
+
+    def whole_model(self) -> Transformer | None:
+        """A complete model with today's weights, where the model's are; on other ranks than the one that writes None."""
+        weights = self.weights()
+        if weights is None:
+            return None
+        whole = Transformer(self.model.config).to(self.model.device)
+        whole.load_state_dict(weights)
+        return whole
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """The whole model's parameters and buffers; on other ranks than the one that writes None."""
+        mine = self.mesh.replica(dist.get_rank()) < self.mesh.expert
+        first = self.mesh.replica(dist.get_rank()) == 0
+        state = self.model.state_dict()
+        return self._gathered({k: v for k, v in state.items() if (mine if k in self.experts else first)})
+
+    def optimizer(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The whole optimizer's state from every rank's `OptimizerSet.tensors()`; on other ranks than the one that writes
+        None."""
+        return self._gathered({k: v for k, v in tensors.items() if self.executor.owns(_name(k))})
+
+    def own_weights(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This rank's part of a whole model's parameters and buffers."""
+        return {key: self._own(key, whole[key]) for key in self.model.state_dict()}
+
+    def own_optimizer(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This rank's part of a whole optimizer's state."""
+        held = {name for name, _ in self.model.named_parameters()}
+        sharded = self.executor.sharded
+        return {
+            key: self._own(_name(key), value)
+            for key, value in whole.items()
+            if _name(key) in held and (not sharded or self.executor.owns(_name(key)))
+        }
+
+    def _own(self, name: str, value: Tensor) -> Tensor:
+        if name not in self.experts or not value.ndim:
+            return value
+        place = self.mesh.replica(dist.get_rank()) % self.mesh.expert
+        return value[part_of(len(value), place, self.mesh.expert)]
+
+    def _gathered(self, given: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """What all ranks give, the first who gives a name counting; parts of experts joined."""
+        place = self.mesh.replica(dist.get_rank()) % self.mesh.expert
+        told = [(key, tuple(v.shape), v.dtype, place if _name(key) in self.experts else -1) for key, v in given.items()]
+        lists: list[Any] | None = [None] * dist.get_world_size() if self.writes else None
+        dist.gather_object(told, lists, dst=0)
+        if lists is None:
+            for value in given.values():
+                dist.send(value.detach().contiguous(), dst=0)
+            return None
+        found: dict[str, dict[int, Tensor]] = {}
+        for rank, told in enumerate(lists):
+            for key, shape, dtype, part in told:
+                value = given[key].detach() if rank == 0 else torch.empty(shape, dtype=dtype, device=self.model.device)
+                if rank:
+                    dist.recv(value, src=rank)
+                found.setdefault(key, {}).setdefault(part, value)
+        return {key: _joined(parts) for key, parts in found.items()}
+
+
+def spread(model: Transformer, objective: Any, mesh: Mesh, section: ParallelSection, microbatches: int) -> Spread:
+    """Cut the whole model down, in place, to this rank's part. All ranks of the world take part, each with the same model.
+
+    `microbatches`: of a step, all ranks' together. `objective`: as `pipeline.StageObjective`, and an `executor.Objective`.
+    """
+    rank = dist.get_rank()
+    inner: StepExecutor = PlainLoop(model, objective)
+    part: Pipeline | None = None
+    if mesh.pipeline > 1:
+        build = partial(SCHEDULES[section.schedule], mesh.pipeline)
+        schedule = build(microbatches // mesh.data)
+        division = divide(model.config, schedule.stages, section.stage_layers)
+        keep(model, stages_of(schedule, mesh.place(rank)), division)
+        inner = part = Pipeline(model, objective, build, division, schedule.copies, mesh.pipelines())
+    apart: dict[str, dist.ProcessGroup] = {}
+    if mesh.expert > 1:
+        own, same = _mine(mesh.expert_groups(), rank), _mine(mesh.same_experts(), rank)
+        apart = dict.fromkeys(spread_experts(model, own), same)
+    group = _mine(mesh.data_groups(), rank)
+    executor = DataParallel(model, inner, objective.names, group, part, section.shard_optimizer, apart)
+    return Spread(model, mesh, executor, frozenset(apart))
+
+
+def _mine(groups: list[list[int]], rank: int) -> dist.ProcessGroup:
+    made = make_groups(groups)
+    return next(group for group, ranks in zip(made, groups, strict=True) if rank in ranks)
+
+
+def _name(key: str) -> str:
+    """The parameter's, of a moment's key (`moment/parameter`) or of its own."""
+    return key.rpartition("/")[2]
+
+
+def _joined(parts: Mapping[int, Tensor]) -> Tensor:
+    ordered: Iterator[Tensor] = (parts[place] for place in sorted(parts))
+    first = next(ordered)
+    return first if not first.ndim or len(parts) == 1 else torch.cat((first, *ordered))

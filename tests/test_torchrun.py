@@ -1,0 +1,140 @@
+"""Several processes make what one makes, from the same recipe; a run goes on with another number of them, and after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tiny_journey import journey_recipe, write_texts
+
+SLOWEST = 90
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("torchrun")
+    write_texts(folder / "texts")
+    tree = journey_recipe(folder / "texts")
+    tree["pretrain"] |= {"batch": {"rows": 12, "start_rows": 8, "ramp": 0.2, "micro_rows": 2}}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def started(recipe: Path, runs: Path, processes: int, *more: str, restarts: int = 0) -> "subprocess.Popen[str]":
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
+    launcher += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "sapience"]
+    begin = launcher if processes > 1 else ["-m", "sapience"]
+    return subprocess.Popen(
+        [sys.executable, *begin, "run", str(recipe), "--to", "pretrain", "--runs", str(runs), *more],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    try:
+        _, said = process.communicate(timeout=SLOWEST)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, said
+
+
+def figures(runs: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((runs / "tiny/pretrain/manifest.json").read_text())["figures"]
+    return told
+
+
+@pytest.fixture(scope="module")
+def alone(recipe: Path) -> Path:
+    runs = recipe.parent / "alone"
+    assert finished(started(recipe, runs, 1))[0] == 0
+    return runs
+
+
+def same(runs: Path, other: Path) -> None:
+    ours, theirs = figures(runs), figures(other)
+    assert ours["stream"] == theirs["stream"]
+    assert ours["tokens"] == theirs["tokens"]
+    assert ours["bits_per_byte"] == pytest.approx(theirs["bits_per_byte"], abs=0.02)
+    mine, yours = (load_file(next((each / "tiny/pretrain/model").glob("*.safetensors"))) for each in (runs, other))
+    assert mine.keys() == yours.keys()
+    for key, value in mine.items():
+        assert value.shape == yours[key].shape
+        assert float((value - yours[key]).norm()) < 0.02 * float(yours[key].norm()), key
+    lines = [
+        [json.loads(line)["loss"] for line in (each / "tiny/pretrain/metrics.jsonl").read_text().splitlines()]
+        for each in (runs, other)
+    ]
+    assert lines[0] == pytest.approx(lines[1], abs=2e-3)
+
+
+@pytest.mark.parametrize("options", [
+    ("parallel.pipeline=2", "parallel.expert=2"),
+    pytest.param(
+        ("parallel.pipeline=2", "parallel.schedule=dualpipe", "parallel.shard_optimizer=false"), marks=pytest.mark.slow
+    ),
+], ids=" ".join)  # fmt: skip
+def test_four_processes_make_what_one_makes(
+    options: tuple[str, ...], recipe: Path, alone: Path, tmp_path: Path
+) -> None:
+    code, said = finished(started(recipe, tmp_path, 4, *options))
+    assert code == 0, said
+    assert "4 processes work together" in said
+    same(tmp_path, alone)
+
+
+def until_step(runs: Path, step: int, process: "subprocess.Popen[str]") -> None:
+    folder = runs / "tiny/pretrain/checkpoints"
+    for _ in range(10 * SLOWEST):
+        if any(int(each.name.removeprefix("step-")) >= step for each in folder.glob("step-*")):
+            return
+        assert process.poll() is None
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("later", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_run_of_four_goes_on_with_fewer(later: int, recipe: Path, alone: Path, tmp_path: Path) -> None:
+    process = started(recipe, tmp_path, 4, "parallel.pipeline=2", "parallel.expert=2")
+    until_step(tmp_path, 10, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(
+        ["pkill", "-KILL", "-f", str(tmp_path)], check=False
+    )  # ranks are no children of the launcher's group
+    process.communicate()
+    assert not (tmp_path / "tiny/pretrain/manifest.json").exists()
+    code, said = finished(started(recipe, tmp_path, later, "parallel.expert=" + str(later)))
+    assert code == 0, said
+    assert "going on where it was interrupted" in said
+    same(tmp_path, alone)
+
+
+def test_a_killed_process_is_started_again_with_the_others(recipe: Path, alone: Path, tmp_path: Path) -> None:
+    process = started(recipe, tmp_path, 2, "parallel.pipeline=2", restarts=2)
+    until_step(tmp_path, 10, process)
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(found.stdout.split()[-1]), signal.SIGKILL)
+    code, said = finished(process)
+    assert code == 0, said
+    assert "going on where it was interrupted" in said
+    same(tmp_path, alone)
+
+
+def test_what_cannot_be_is_said_once(recipe: Path, tmp_path: Path) -> None:
+    code, said = finished(started(recipe, tmp_path, 2, "parallel.pipeline=2", "parallel.schedule=dualpipev"))
+    assert code != 0
+    assert said.count("4 stages (dualpipev) need as many layers, and the model has 2") == 1
+    code, said = finished(started(recipe, tmp_path, 1, "parallel.pipeline=2"))
+    assert code == 2
+    assert "start them with torchrun" in " ".join(said.split())
