@@ -8,18 +8,10 @@ impossible; it is checked before any process starts, and it is the documentation
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sapience.parallel.schedule import Impossible, Schedule
-from sapience.parallel.schedules import dualpipe, dualpipe_v, interleaved, one_forward_one_backward, zero_bubble
+from sapience.parallel.schedule import Impossible
+from sapience.parallel.schedules import SCHEDULES
 from sapience.recipe.model import ModelSection
 from sapience.recipe.parallel import ParallelSection
-
-SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {
-    "1f1b": one_forward_one_backward,
-    "interleaved": interleaved,
-    "zb1p": zero_bubble,
-    "dualpipe": dualpipe,
-    "dualpipev": dualpipe_v,
-}
 
 
 @dataclass(frozen=True)

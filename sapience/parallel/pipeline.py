@@ -56,16 +56,16 @@ class Pipeline:
         schedule: Callable[[int], Schedule],
         division: Sequence[range],
         places: Sequence[Sequence[int]],
-        pipelines: Sequence[Sequence[int]] | None = None,
+        pipelines: Sequence[Sequence[int]],
         pair: Callable[[Callable[[], None], Callable[[], None]], None] = one_after_the_other,
     ) -> None:
         """`schedule`: that of so many micro-batches; `places`: its `copies`, whatever their number. `pipelines`: the ranks of
-        each (by default one of all ranks). `pair` runs an overlapped pair. All ranks of the world make theirs together."""
+        each. `pair` runs an overlapped pair. All ranks of the world make theirs together."""
         self.model, self.objective, self.division, self.pair = model, objective, division, pair
         self.places = tuple(map(tuple, places))
         self._schedule_of, self._schedules = schedule, dict[int, Schedule]()
         here = dist.get_rank()
-        for ranks in [list(range(dist.get_world_size()))] if pipelines is None else pipelines:
+        for ranks in pipelines:
             (group,) = make_groups([ranks])
             shared = sorted({holders for part in self._parts() if len(holders := self._held_by(part)) > 1})
             groups = make_groups([[ranks[place] for place in holders] for holders in shared])

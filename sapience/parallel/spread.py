@@ -17,8 +17,9 @@ from sapience.parallel.data import DataParallel
 from sapience.parallel.executor import PlainLoop, StepExecutor
 from sapience.parallel.experts import part_of, spread_experts
 from sapience.parallel.groups import make_groups
-from sapience.parallel.mesh import SCHEDULES, Mesh
+from sapience.parallel.mesh import Mesh
 from sapience.parallel.pipeline import Pipeline
+from sapience.parallel.schedules import SCHEDULES
 from sapience.parallel.stages import divide, keep, stages_of
 from sapience.recipe.errors import UserError
 from sapience.recipe.parallel import ParallelSection

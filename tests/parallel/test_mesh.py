@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import tiny_config
 
-from sapience.parallel.mesh import RULES, SCHEDULES, Mesh, Plan, cut, mesh_of
+from sapience.parallel.mesh import RULES, Mesh, Plan, cut, mesh_of
 from sapience.parallel.schedule import Impossible
+from sapience.parallel.schedules import SCHEDULES
 from sapience.recipe.parallel import ParallelSection
 
 DOCS = Path(__file__).parents[2] / "docs"
