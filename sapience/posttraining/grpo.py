@@ -185,8 +185,10 @@ class GroupPolicyTraining:
         rollouts = [r for group in groups for r in group if r.advantage is not None]
         depths = self.model.config.num_nextn_predict_layers
         batches = policy_batches(rollouts, section, self.chat.tokenizer.pad_id, depths)
-        if section.anchored and self.reference is not None:
-            batches = [with_tensors(b, reference_BT=answer_logprobs(self.reference, b)) for b in batches]
+        if (reference := self.reference) is not None:
+            batches = [
+                with_tensors(b, reference_BT=answer_logprobs(reference, b)) if b.betas_BT.any() else b for b in batches
+            ]
         if section.updates > 1:
             batches = [with_tensors(b, old_BT=answer_logprobs(self.model, b)) for b in batches]
         return batches, [len(r.completion.tokens) for r in rollouts]
@@ -211,7 +213,9 @@ class GroupPolicyTraining:
         )
         values = {name: float(value) for name, value in sums.values.items()}
         per_token = {"mismatch_mean", "mtp_loss", "corrected", "clipped"}
-        means = {name: value / (sum(lengths) if name in per_token else total) for name, value in values.items()}
+        anchored = sum(float(b.weights_BT[b.betas_BT > 0].sum()) for b in batches)
+        shares = dict.fromkeys(per_token, float(sum(lengths))) | {"kl": anchored or 1.0}
+        means = {name: value / shares.get(name, total) for name, value in values.items()}
         violations = [max_violation(loads) for loads in sums.loads_LE]
         return means | {"gradient_norm": norm, "max_violation": max(violations, default=0.0)}
 

@@ -71,6 +71,11 @@ class _Row:
         """Tokens: the prompt's beginning once, its end and all but the last token of the answer for every answer."""
         return len(self.prompt) - self.end + sum(self.end - 1 + len(r.completion.tokens) for r in self.rollouts)
 
+    def beta(self, section: PolicySection) -> float:
+        """The weight of KL: another one where no rule judges."""
+        ruled = self.rollouts[0].prompt.problem is not None or section.open_beta is None
+        return section.beta if ruled else float(section.open_beta or 0.0)
+
 
 def policy_batches(
     rollouts: Sequence[Rollout], section: PolicySection, pad_id: int, depths: int = 1
@@ -79,12 +84,14 @@ def policy_batches(
     prediction are trained along.
 
     Answers to one prompt share its row up to SHARED_ROW tokens: they see the prompt and not each other, at the positions
-    they would have alone, so nothing but the arithmetic on the prompt is saved.
+    they would have alone, so nothing but the arithmetic on the prompt is saved. Rows that KL is taken of have batches of
+    their own: nobody else's need the reference.
     """
     batches: list[PolicyBatch] = []
     chosen: list[_Row] = []
-    for row in sorted(_rows(rollouts, max(1, depths)), key=lambda row: row.length):
-        if chosen and row.length * (len(chosen) + 1) > section.micro_tokens:
+    for row in sorted(_rows(rollouts, max(1, depths)), key=lambda row: (row.beta(section) > 0, row.length)):
+        full = row.length * (len(chosen) + 1) > section.micro_tokens
+        if chosen and (full or (row.beta(section) > 0) != (chosen[0].beta(section) > 0)):
             batches.append(_policy_batch(chosen, section, pad_id))
             chosen = []
         chosen.append(row)
@@ -93,12 +100,12 @@ def policy_batches(
 
 def _rows(rollouts: Sequence[Rollout], end: int) -> list[_Row]:
     rows: list[_Row] = []
-    open_rows: dict[tuple[int, ...], _Row] = {}
+    open_rows: dict[tuple[bool, tuple[int, ...]], _Row] = {}
     for rollout in rollouts:
-        key = tuple(rollout.prompt_tokens)
+        key = rollout.prompt.problem is None, tuple(rollout.prompt_tokens)
         row = open_rows.get(key)
         if row is None or row.length + row.end - 1 + len(rollout.completion.tokens) > SHARED_ROW:
-            row = open_rows[key] = _Row(rollout.prompt_tokens, min(end, len(key)), [])
+            row = open_rows[key] = _Row(rollout.prompt_tokens, min(end, len(key[1])), [])
             rows.append(row)
         row.rollouts.append(rollout)
     return rows
@@ -111,7 +118,6 @@ def _policy_batch(rows: Sequence[_Row], section: PolicySection, pad_id: int) -> 
     documents = torch.full(shape, -1, dtype=torch.int32)
     positions = torch.zeros(shape, dtype=torch.int64)
     weights, values, engine, betas = (torch.zeros(shape) for _ in range(4))
-    open_beta = section.beta if section.open_beta is None else section.open_beta
     for number, row in enumerate(rows):
         at = shared = len(row.prompt) - row.end
         tokens[number, :at] = torch.tensor(row.prompt[:at], dtype=torch.int64)
@@ -129,7 +135,7 @@ def _policy_batch(rows: Sequence[_Row], section: PolicySection, pad_id: int) -> 
             weights[part] = token_weight(len(answer), section.aggregate)
             values[part] = rollout.advantage or 0.0
             engine[part] = torch.tensor(rollout.completion.logprobs)
-            betas[part] = section.beta if rollout.prompt.problem is not None else open_beta
+            betas[part] = row.beta(section)
             at = end
     return PolicyBatch(
         tokens, labels, documents, positions_BT=positions, prefix=True,

@@ -199,6 +199,19 @@ def test_kl_weighs_more_where_no_rule_judges() -> None:
     assert losses[0.1, 0.3] - plain == pytest.approx(0.5 * of_rules + 1.5 * of_open, rel=1e-5)
 
 
+def test_answers_without_kl_have_batches_of_their_own() -> None:
+    """Also where a wish reads as a problem does: nobody else's batch needs the reference."""
+    ruled, open_ended = rollouts_of(3, groups=2), rollouts_of(3, groups=2)
+    for rollout in ruled:
+        rollout.prompt = Prompt((), "maxn", Problem("maxn", "math", "3 or 4?", "4", "4"))
+    section = PolicySection(beta=0.0, open_beta=0.2, micro_tokens=10_000)
+    batches = policy_batches([*open_ended, *ruled], section, 2)
+    assert [sorted(set(b.betas_BT[b.labels_BT != IGNORE].tolist())) for b in batches] == [[0.0], [pytest.approx(0.2)]]
+    answers = [int((b.labels_BT != IGNORE).sum()) for b in batches]
+    assert answers == [sum(len(r.completion.tokens) for r in part) for part in (ruled, open_ended)]
+    assert len(policy_batches([*open_ended, *ruled], PolicySection(beta=0.1, micro_tokens=10_000), 2)) == 1
+
+
 def test_neighbours_in_a_row_do_not_see_one_another() -> None:
     model = tiny_model(tiny_config(), 0, torch.float64)
     rollouts = rollouts_of(9, groups=1, size=4)
