@@ -16,7 +16,7 @@ from sapience.model.rope import softmax_scale
 from sapience.ops.fp8_heads import fp8_keys_values, fp8_queries
 from sapience.ops.fp8_layers import fp8_two_linears
 from sapience.ops.fp8_tiles import Tiles
-from sapience.ops.masked_attention import AttentionMask, PackedDocuments, causal_attention, masked_attention
+from sapience.ops.masked_attention import Mask, causal_attention, masked_attention
 from sapience.ops.rotary import rotate
 from sapience.recipe.model import ModelSection
 
@@ -87,10 +87,15 @@ class LatentAttention(nn.Module):
         key_value: Tensor,
         cosines: Tensor,
         sines: Tensor,
-        mask: AttentionMask | PackedDocuments | None,
+        mask: Mask | None,
+        key_table: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """From the results of `compress` to every head's mixed values, [B,T,H·d]; a mask takes the place of causality."""
-        q, (k, v) = self._joined_queries(query, cosines, sines), self._keys_values(key_value, cosines, sines)
+        """From the results of `compress` to every head's mixed values, [B,T,H·d]; a mask takes the place of causality.
+
+        `key_table`: cosines and sines of the keys, where there are more of them than queries.
+        """
+        q = self._joined_queries(query, cosines, sines)
+        k, v = self._keys_values(key_value, *(key_table or (cosines, sines)))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         mixed = causal_attention(q, k, v, self.scale) if mask is None else masked_attention(q, k, v, mask, self.scale)
         return mixed.transpose(1, 2).flatten(-2)

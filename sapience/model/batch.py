@@ -1,12 +1,49 @@
 """What goes into the network in training: packed rows with their targets."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from sapience.ops.cross_entropy import IGNORE
 from sapience.ops.masked_attention import most_documents
+
+
+class Exchange(Protocol):
+    """How ranks that share rows speak with each other."""
+
+    @property
+    def size(self) -> int:
+        """Of them."""
+
+    def gathered(self, x_BTd: Tensor) -> Tensor:
+        """What all ranks have of the rows, in the rows' order; a gradient is summed where it belongs."""
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of every rank's, and so is its gradient."""
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """Rows of which this rank has some places and others have the rest: context parallelism."""
+
+    whole: "Microbatch"
+    places_T: Tensor
+    """int64: this rank's, in order."""
+    stretches: tuple[tuple[int, int, int], ...]
+    """The same as (from, to, end): places of this rank that follow one another, and where in the rows they end."""
+    exchange: Exchange
+
+    def ahead(self, x_BT: Tensor, distance: int, filling: int | bool) -> Tensor:
+        """Of something that the whole rows have, what stands `distance` places behind each of this rank's; behind the end
+        there is `filling`."""
+        return functional.pad(x_BT, (0, distance), value=filling)[:, self.places_T + distance]
+
+    def to(self, device: torch.device | str) -> "SharedRows":
+        """The same on another device."""
+        return SharedRows(self.whole.to(device), self.places_T.to(device), self.stretches, self.exchange)
 
 
 @dataclass(frozen=True)
@@ -28,6 +65,13 @@ class Microbatch:
     most_documents: int = 0
     """No row holds more; 0 where nobody has counted them. They are counted before a batch goes to a GPU, which need not
     wait then."""
+    shared: SharedRows | None = None
+    """Where these are but some places of rows."""
+
+    @property
+    def whole(self) -> "Microbatch":
+        """All places of the rows."""
+        return self if self.shared is None else self.shared.whole
 
     @property
     def valid_BT(self) -> Tensor:
@@ -45,6 +89,7 @@ class Microbatch:
             None if self.positions_BT is None else _sent(self.positions_BT, device),
             self.prefix,
             most_documents(self.documents_BT) if self.isolate and leaving else self.most_documents,
+            None if self.shared is None else self.shared.to(device),
         )
 
 
@@ -62,7 +107,10 @@ def from_rows(tokens: Tensor, documents: Tensor, isolate: bool = False) -> Micro
 
 
 def prediction_labels(batch: Microbatch, depth: int) -> Tensor:
-    """Targets of prediction depth k: at position i the token i+k+1, [B, T-k]; none where a document ends in between."""
-    labels = batch.labels_BT[:, depth:]
-    same = batch.documents_BT[:, depth:] == batch.documents_BT[:, : labels.shape[1]]
-    return torch.where(same, labels, IGNORE)
+    """Targets of prediction depth k: at position i the token i+k+1, [B, T-k]; none where a document ends in between. Of shared
+    rows [B, T], none for the last k places of the rows."""
+    labels = batch.whole.labels_BT[:, depth:]
+    documents = batch.whole.documents_BT
+    same = documents[:, depth:] == documents[:, : labels.shape[1]]
+    labels = torch.where(same, labels, IGNORE)
+    return labels if batch.shared is None else batch.shared.ahead(functional.pad(labels, (0, depth), value=IGNORE), 0, 0)

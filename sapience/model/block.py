@@ -11,12 +11,13 @@ from functools import partial
 from torch import Tensor, nn
 
 from sapience.model.attention import LatentAttention
+from sapience.model.batch import Exchange, SharedRows
 from sapience.model.feed_forward import Experts, FeedForward
 from sapience.model.gate import Gate, Routing, count_loads, sequence_balance
 from sapience.model.linear import Linear, RMSNorm
 from sapience.model.recompute import after_norm, around_attention
 from sapience.ops.fp8_tiles import Tiles
-from sapience.ops.masked_attention import AttentionMask, PackedDocuments
+from sapience.ops.masked_attention import Mask
 from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order, sort_weights
 from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
@@ -31,8 +32,17 @@ class Context:
     sines: Tensor
     valid_BT: Tensor | None = None
     """True where there is a token; None where there is no padding."""
-    mask: AttentionMask | PackedDocuments | None = None
+    mask: Mask | None = None
     """None for plain causality."""
+    shared: SharedRows | None = None
+    """Where other ranks have other places of the rows."""
+    key_table: tuple[Tensor, Tensor] | None = None
+    """Then cosines and sines of all places."""
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """How to speak with those ranks."""
+        return None if self.shared is None else self.shared.exchange
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Router:
     loads_E: Tensor
     """Tokens per expert, padding left out; no gradient."""
     balance_B: Tensor
-    """Sequence-wise balance term of each row, differentiable."""
+    """Sequence-wise balance term of each row, differentiable; where ranks share rows, a rank's share of it."""
 
 
 class DenseBlock(nn.Module):
@@ -123,7 +133,7 @@ class ExpertBlock(nn.Module):
         valid = context.valid_BT if context.valid_BT is not None else experts_BTK.new_ones(experts_BTK.shape[:2])
         return Router(
             count_loads(experts_BTK, valid, self.config.n_routed_experts),
-            sequence_balance(affinities_BTE, self.config.num_experts_per_tok, valid),
+            sequence_balance(affinities_BTE, self.config.num_experts_per_tok, valid, context.exchange),
         )
 
     def forward(self, hidden_BTD: Tensor, context: Context) -> tuple[Tensor, Router | None]:
@@ -154,8 +164,10 @@ def _attended(
     norm: RMSNorm, attention: LatentAttention, parts: frozenset[RecomputedPart], hidden_BTD: Tensor, context: Context
 ) -> Tensor:
     compress = partial(attention.compress, tiles=_tiles(norm, attention.out, hidden_BTD))
-    compressed = after_norm(norm, compress, hidden_BTD, "norms" in parts)
-    inputs = *compressed, context.cosines, context.sines, context.mask
+    query, key_value = after_norm(norm, compress, hidden_BTD, "norms" in parts)
+    if context.exchange is not None:
+        key_value = context.exchange.gathered(key_value)
+    inputs = query, key_value, context.cosines, context.sines, context.mask, context.key_table
     mixed = around_attention(attention.mix, *inputs) if "attention_up" in parts else attention.mix(*inputs)
     merged: Tensor = attention.out(mixed)
     return hidden_BTD + merged

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sapience.model.batch import Exchange
 from sapience.ops.choice import best_experts
 from sapience.ops.wide_linear import wide_linear
 from sapience.recipe.model import ModelSection
@@ -51,22 +52,29 @@ def count_loads(experts_BTK: Tensor, valid_BT: Tensor, experts: int) -> Tensor:
     return torch.zeros(experts, device=ones.device).scatter_add_(0, experts_BTK.reshape(-1), ones)
 
 
-def sequence_balance(affinities_BTE: Tensor, choices: int, valid_BT: Tensor) -> Tensor:
+def sequence_balance(
+    affinities_BTE: Tensor, choices: int, valid_BT: Tensor, exchange: Exchange | None = None
+) -> Tensor:
     """Sum_i f_i P_i of every sequence (eqs. 17-20), [B]; one at perfect balance.
 
     f_i is E/(K T) times the tokens that rank expert i among their K best *unbiased* affinities (eq. 18); P_i is the mean
-    of the affinities normalised over the experts. Padding counts in neither.
+    of the affinities normalised over the experts. Padding counts in neither. Ranks that share the sequences count together,
+    and each has an equal share of the result.
     """
     count = affinities_BTE.shape[-1]
     valid = valid_BT.to(affinities_BTE.dtype)
-    length_B1 = valid.sum(1, keepdim=True).clamp(min=1)
+    length_B1 = valid.sum(1, keepdim=True)
     ranked = best_experts(affinities_BTE.flatten(0, 1), affinities_BTE.new_zeros(count), choices)
     ones = valid.unsqueeze(-1).expand(*valid.shape, choices).flatten(1)
     share_BE = torch.zeros_like(affinities_BTE[:, 0]).scatter_add_(1, ranked.view_as(ones), ones)
-    share_BE = share_BE * (count / choices) / length_B1
     normalised = affinities_BTE / affinities_BTE.sum(-1, keepdim=True)
-    mean_BE = torch.einsum("bte,bt->be", normalised, valid) / length_B1
-    return (share_BE * mean_BE).sum(-1)
+    sum_BE = torch.einsum("bte,bt->be", normalised, valid)
+    if exchange is not None:
+        everyones = exchange.total(torch.cat((share_BE, sum_BE, length_B1), dim=-1))
+        share_BE, sum_BE, length_B1 = everyones.split((count, count, 1), dim=-1)
+    length_B1 = length_B1.clamp(min=1)
+    balance_B = (share_BE * (count / choices) / length_B1 * (sum_BE / length_B1)).sum(-1)
+    return balance_B if exchange is None else balance_B / exchange.size
 
 
 def updated_bias(bias_E: Tensor, loads_E: Tensor, gamma: float | Tensor) -> Tensor:

@@ -6,7 +6,7 @@ take the main model's state *after* its final norm, as the public serving stacks
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from sapience.model.feed_forward import Experts
 from sapience.model.linear import Copy, Linear, Precision, RMSNorm, refresh
 from sapience.model.rope import rotary_table
 from sapience.ops.embedding import embedding
-from sapience.ops.masked_attention import AttentionMask, PackedDocuments, most_documents
+from sapience.ops.masked_attention import AttentionMask, CausalStretches, Mask, PackedDocuments, most_documents
 from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
 
@@ -166,21 +166,19 @@ class Transformer(nn.Module):
 
     def context(self, batch: Microbatch) -> Context:
         """What the layers share for this batch."""
-        length = batch.tokens_BT.shape[1]
-        cosines, sines = self.rotary(length)
-        if batch.positions_BT is not None:
-            cosines, sines = cosines[batch.positions_BT], sines[batch.positions_BT]
-        mask: AttentionMask | PackedDocuments | None = None
-        documents = batch.documents_BT
-        if batch.isolate and not batch.prefix and documents.is_cuda:
-            mask = PackedDocuments.of(documents, batch.most_documents or most_documents(documents))
+        whole, shared = batch.whole, batch.shared
+        table = self.rotary(whole.tokens_BT.shape[1])
+        if whole.positions_BT is not None:
+            table = table[0][whole.positions_BT], table[1][whole.positions_BT]
+        mask: Mask | None = None if shared is None else CausalStretches(shared.stretches)
+        if batch.isolate and not batch.prefix and shared is None and batch.documents_BT.is_cuda:
+            mask = PackedDocuments.of(batch.documents_BT, batch.most_documents or most_documents(batch.documents_BT))
         elif batch.isolate or batch.prefix:
-            seen = documents.unsqueeze(2) == documents.unsqueeze(1)
-            if batch.prefix:
-                seen = seen | (documents == 0).unsqueeze(1)
-            causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
-            mask = AttentionMask.of((seen & causal).unsqueeze(1))
-        return Context(cosines, sines, batch.valid_BT, mask)
+            mask = AttentionMask.of(_allowed(batch))
+        if shared is None:
+            return Context(*table, batch.valid_BT, mask)
+        cosines, sines = (each[..., shared.places_T, :] for each in table)
+        return Context(cosines, sines, batch.valid_BT, mask, shared, table)
 
     def body(self, tokens_BT: Tensor, context: Context) -> tuple[Tensor, list[Router]]:
         """The main model: hidden states after the final norm [B,T,D], and the gates' records."""
@@ -205,7 +203,7 @@ class Transformer(nn.Module):
     def chain(
         self, hidden_BTD: Tensor, tokens_BT: Tensor, context: Context, shared_frozen: bool = False
     ) -> tuple[list[Tensor], list[Router]]:
-        """The prediction modules' hidden states; depth k has T-k positions.
+        """The prediction modules' hidden states; depth k has T-k positions, and T where ranks share rows.
 
         With `shared_frozen` no gradient reaches the embedding, which the modules share with the main model.
         """
@@ -215,10 +213,9 @@ class Transformer(nn.Module):
         for depth, module in enumerate(self.predictions, start=1):
             assert isinstance(module, PredictionModule)
             vectors = self.embedding.weight.detach() if shared_frozen else self.embedding.weight
-            length = tokens_BT.shape[1] - depth
-            embedded = embedding(tokens_BT[:, depth:], vectors, self.number)
-            shortened = _shorten(context, length)
-            state, router = self._run(module.block, module.joined(state[:, :length], embedded), shortened)
+            ahead_BT, moved = _ahead(tokens_BT, context, depth)
+            embedded = embedding(ahead_BT, vectors, self.number)
+            state, router = self._run(module.block, module.joined(state[:, : ahead_BT.shape[1]], embedded), moved)
             state = self._run(module.norm, state)
             predictions.append(state)
             if router is not None:
@@ -242,10 +239,31 @@ class Transformer(nn.Module):
         return self.chain(hidden_BTD, tokens_BT, Context(*self.rotary(tokens_BT.shape[1])))[0]
 
 
-def _shorten(context: Context, length: int) -> Context:
+def _allowed(batch: Microbatch) -> Tensor:
+    """[B,1,T,S]: True where query t may see key s of the whole rows."""
+    whole, shared = batch.whole, batch.shared
+    documents_BS = whole.documents_BT
+    keys_S = torch.arange(documents_BS.shape[1], device=documents_BS.device)
+    seen = batch.documents_BT.unsqueeze(2) == documents_BS.unsqueeze(1)
+    if batch.prefix:
+        seen = seen | (documents_BS == 0).unsqueeze(1)
+    places_T = keys_S if shared is None else shared.places_T
+    return (seen & (keys_S <= places_T.unsqueeze(1))).unsqueeze(1)
+
+
+def _ahead(tokens_BT: Tensor, context: Context, depth: int) -> tuple[Tensor, Context]:
+    """The tokens `depth` places ahead, and a context of the places that have such a token.
+
+    Where ranks share rows, all places stay and those behind the end are padding: nobody who counts can see them.
+    """
+    shared = context.shared
+    if shared is not None:
+        valid_BT = shared.ahead(shared.whole.valid_BT, depth, False)
+        return shared.ahead(shared.whole.tokens_BT, depth, 0), replace(context, valid_BT=valid_BT)
+    length = tokens_BT.shape[1] - depth
     valid = None if context.valid_BT is None else context.valid_BT[:, -length:]
     mask = None if context.mask is None else context.mask.first(length)
-    return Context(context.cosines[..., :length, :], context.sines[..., :length, :], valid, mask)
+    return tokens_BT[:, depth:], Context(context.cosines[..., :length, :], context.sines[..., :length, :], valid, mask)
 
 
 def copies_of(model: nn.Module) -> list[tuple[Tensor, Copy]]:

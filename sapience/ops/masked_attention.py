@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 
 from sapience.ops import blocked_attention
 
@@ -85,6 +86,22 @@ class PackedDocuments:
         return (same & (places_T <= places_T.unsqueeze(1))).unsqueeze(1)
 
 
+@dataclass(frozen=True)
+class CausalStretches:
+    """Causality, for queries that are some stretches of a row whose keys are all there."""
+
+    stretches: tuple[tuple[int, int, int], ...]
+    """(from, to, end): queries that follow one another, and the place in the row behind the last of them."""
+
+    def first(self, length: int) -> "CausalStretches":
+        """The mask of the first `length` queries."""
+        cut = ((t, min(t_end, length), end - max(0, t_end - length)) for t, t_end, end in self.stretches)
+        return CausalStretches(tuple(each for each in cut if each[0] < each[1]))
+
+
+Mask = AttentionMask | PackedDocuments | CausalStretches
+
+
 def most_documents(documents_BT: Tensor) -> int:
     """Of any row, rounded up to a power of two, so that masks have few shapes. Waits for a GPU that holds them."""
     most = int((documents_BT[:, 1:] != documents_BT[:, :-1]).sum(1).max()) + 1
@@ -92,9 +109,15 @@ def most_documents(documents_BT: Tensor) -> int:
 
 
 def masked_attention(
-    q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: AttentionMask | PackedDocuments, scale: float
+    q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Mask, scale: float
 ) -> Tensor:
     """softmax(scale q k^T, hidden pairs left out) v, [B,H,T,d]; however it is computed, the same but for rounding."""
+    if isinstance(mask, CausalStretches):
+        mixed = [
+            _late_attention(q_BHTd[:, :, t:t_end], k_BHSd[:, :, :end], v_BHSd[:, :, :end], scale)
+            for t, t_end, end in mask.stretches
+        ]
+        return torch.cat(mixed, dim=2)
     if isinstance(mask, PackedDocuments):
         if _fits_flash(q_BHTd):
             return _flash_attention(q_BHTd, k_BHSd, v_BHSd, mask, scale)
@@ -112,6 +135,15 @@ def masked_attention(
         for t, t_end, s, s_end in mask.blocks
     ]
     return torch.cat(mixed, dim=2)
+
+
+def _late_attention(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, scale: float) -> Tensor:
+    """Causal attention of queries that are the last places of the keys' row."""
+    queries, keys = q_BHTd.shape[2], k_BHSd.shape[2]
+    if q_BHTd.is_cuda:
+        return _attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=causal_lower_right(queries, keys), scale=scale)
+    allowed_TS = torch.ones(queries, keys, dtype=torch.bool, device=q_BHTd.device).tril(keys - queries)
+    return _attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=allowed_TS, scale=scale)
 
 
 def _fits_flash(q: Tensor) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sapience.model.batch import Microbatch
 from sapience.model.transformer import Transformer
+from sapience.parallel.context import ContextGroup
 from sapience.parallel.executor import StepExecutor, Sums
 from sapience.parallel.schedule import Impossible
 
@@ -43,11 +44,15 @@ class DataParallel:
         part: Part | None = None,
         sharded: bool = False,
         apart: Mapping[str, dist.ProcessGroup] | None = None,
+        context: ContextGroup | None = None,
     ) -> None:
         """`names`: of the sums that are reported. `part`: the inner executor where it has a part of the model only. `sharded`:
-        ZeRO-1. `apart`: parameters that not all of the group hold alike, such as experts, each with the group that does."""
+        ZeRO-1. `apart`: parameters that not all of the group hold alike, such as experts, each with the group that does. `context`: those of
+        the group that share rows; they are neighbours in it."""
         self.model, self.inner, self.names, self.part, self.sharded = model, inner, tuple(names), part, sharded
-        self.group, self.rank, self.size = group, dist.get_rank(group), dist.get_world_size(group)
+        self.group, self.context = group, context
+        together = 1 if context is None else context.size
+        self.reader, self.readers = dist.get_rank(group) // together, dist.get_world_size(group) // together
         parameters = dict(model.named_parameters())
         apart = apart or {}
         self._sets: list[tuple[dist.ProcessGroup, list[str]]] = [
@@ -66,11 +71,13 @@ class DataParallel:
         ranks that have to keep step would get different numbers of micro-batches."""
         if not microbatches or not denominator > 0:
             raise ValueError(f"a step needs micro-batches and a positive denominator, got {denominator}")
-        if len(self._sets) > 1 and len(microbatches) % self.size:
+        if len(self._sets) > 1 and len(microbatches) % self.readers:
             raise Impossible(
-                f"{len(microbatches)} micro-batches are no multiple of {self.size} ranks that share experts"
+                f"{len(microbatches)} micro-batches are no multiple of {self.readers} ranks that share experts"
             )
-        share = microbatches[self.rank :: self.size]
+        share = microbatches[self.reader :: self.readers]
+        if self.context is not None:
+            share = [self.context.part(batch) for batch in share]
         sums = self.inner.forward_backward(share, denominator) if share else self._nothing()
         self._add_up_gradients()
         flat = torch.cat((torch.stack([sums.values[n].double() for n in self.names]), sums.loads_LE.double().flatten()))

@@ -16,15 +16,22 @@ from sapience.recipe.parallel import ParallelSection
 
 @dataclass(frozen=True)
 class Mesh:
-    """The dimensions: pipeline × data ranks, and within data, groups of `expert` that have the experts between them."""
+    """The dimensions: pipeline × data ranks, and within data, groups of `expert` that have the experts between them and groups
+    of `context` that have the places of rows between them."""
 
     pipeline: int
     data: int
     expert: int
+    context: int = 1
 
     @property
     def ranks(self) -> int:
         return self.pipeline * self.data
+
+    @property
+    def readers(self) -> int:
+        """Data-parallel groups that have rows of their own."""
+        return self.data // self.context
 
     def place(self, rank: int) -> int:
         """Within its pipeline."""
@@ -50,6 +57,14 @@ class Mesh:
             for start in range(0, self.data, self.expert)
         ]
 
+    def context_groups(self) -> list[list[int]]:
+        """The ranks that have rows between them: neighbours."""
+        return [
+            group[start : start + self.context]
+            for group in self.data_groups()
+            for start in range(0, self.data, self.context)
+        ]
+
     def same_experts(self) -> list[list[int]]:
         """The ranks that have the same experts."""
         return [group[start :: self.expert] for group in self.data_groups() for start in range(self.expert)]
@@ -70,6 +85,11 @@ class Plan:
     @property
     def data(self) -> int:
         return max(1, self.ranks // self.parallel.pipeline)
+
+    @property
+    def mesh(self) -> Mesh:
+        section = self.parallel
+        return Mesh(section.pipeline, self.data, section.expert, min(section.context, self.data))
 
     @property
     def stages(self) -> int:
@@ -102,6 +122,15 @@ def _experts_of_data(plan: Plan) -> str | None:
     return None
 
 
+def _rows_of_data(plan: Plan) -> str | None:
+    if plan.data % plan.parallel.context:
+        return (
+            f"{plan.data} data-parallel ranks ({plan.ranks} processes, parallel.pipeline={plan.parallel.pipeline}) are no "
+            f"multiple of parallel.context={plan.parallel.context}"
+        )
+    return None
+
+
 def _experts(plan: Plan) -> str | None:
     if plan.model.n_routed_experts % plan.parallel.expert:
         return f"model.n_routed_experts={plan.model.n_routed_experts} is no multiple of parallel.expert={plan.parallel.expert}"
@@ -120,7 +149,7 @@ def _layers(plan: Plan) -> str | None:
 def _microbatches(plan: Plan) -> str | None:
     try:
         for rows in sorted(set(plan.rows)):
-            cut(rows, plan.micro_rows, Mesh(plan.parallel.pipeline, plan.data, plan.parallel.expert), plan.parallel)
+            cut(rows, plan.micro_rows, plan.mesh, plan.parallel)
     except Impossible as error:
         return str(error)
     return None
@@ -129,6 +158,7 @@ def _microbatches(plan: Plan) -> str | None:
 RULES = (
     Rule("The number of processes is a multiple of `pipeline`; the quotient is the number of data-parallel ranks.", _ranks),
     Rule("The number of data-parallel ranks is a multiple of `expert`.", _experts_of_data),
+    Rule("The number of data-parallel ranks is a multiple of `context`.", _rows_of_data),
     Rule("The number of routed experts is a multiple of `expert`.", _experts),
     Rule("Every stage has at least one layer; `interleaved` and `dualpipev` have two stages a rank.", _layers),
     Rule("A step has enough rows for equal numbers of micro-batches on all data-parallel ranks, as many as the schedule asks "
@@ -142,7 +172,7 @@ def mesh_of(plan: Plan) -> Mesh:
     reasons = [reason for rule in RULES if (reason := rule.broken(plan)) is not None]
     if reasons:
         raise Impossible("; ".join(reasons))
-    return Mesh(plan.parallel.pipeline, plan.data, plan.parallel.expert)
+    return plan.mesh
 
 
 def cut(rows: int, micro_rows: int, mesh: Mesh, section: ParallelSection) -> list[int]:
@@ -153,16 +183,16 @@ def cut(rows: int, micro_rows: int, mesh: Mesh, section: ParallelSection) -> lis
     if mesh.ranks == 1:
         return [min(micro_rows, rows - start) for start in range(0, rows, micro_rows)]
     schedule, reason = SCHEDULES[section.schedule], ""
-    for each in range(max(1, -(-rows // (micro_rows * mesh.data))), rows // mesh.data + 1):
+    for each in range(max(1, -(-rows // (micro_rows * mesh.readers))), rows // mesh.readers + 1):
         try:
             if mesh.pipeline > 1:
                 schedule(mesh.pipeline, each)
         except Impossible as error:
             reason = f" ({error})"
             continue
-        count = each * mesh.data
+        count = each * mesh.readers
         return [rows // count + (place < rows % count) for place in range(count)]
     raise Impossible(
-        f"a step of {rows} rows cannot be cut into micro-batches for {mesh.data} data-parallel ranks{reason}: raise "
+        f"a step of {rows} rows cannot be cut into micro-batches for {mesh.readers} data-parallel ranks{reason}: raise "
         "batch.rows (and start_rows), or choose another parallel.schedule"
     )

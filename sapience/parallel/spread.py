@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sapience.model.transformer import Transformer
+from sapience.parallel.context import ContextGroup
 from sapience.parallel.data import DataParallel
 from sapience.parallel.executor import PlainLoop, StepExecutor
 from sapience.parallel.experts import part_of, spread_experts
@@ -124,7 +125,7 @@ def spread(model: Transformer, objective: Any, mesh: Mesh, section: ParallelSect
     part: Pipeline | None = None
     if mesh.pipeline > 1:
         build = partial(SCHEDULES[section.schedule], mesh.pipeline)
-        schedule = build(microbatches // mesh.data)
+        schedule = build(microbatches // mesh.readers)
         division = divide(model.config, schedule.stages, section.stage_layers)
         keep(model, stages_of(schedule, mesh.place(rank)), division)
         inner = part = Pipeline(model, objective, build, division, schedule.copies, mesh.pipelines())
@@ -133,7 +134,8 @@ def spread(model: Transformer, objective: Any, mesh: Mesh, section: ParallelSect
         own, same = _mine(mesh.expert_groups(), rank), _mine(mesh.same_experts(), rank)
         apart = dict.fromkeys(spread_experts(model, own), same)
     group = _mine(mesh.data_groups(), rank)
-    executor = DataParallel(model, inner, objective.names, group, part, section.shard_optimizer, apart)
+    context = ContextGroup(_mine(mesh.context_groups(), rank)) if mesh.context > 1 else None
+    executor = DataParallel(model, inner, objective.names, group, part, section.shard_optimizer, apart, context)
     return Spread(model, mesh, executor, frozenset(apart))
 
 

@@ -10,10 +10,10 @@ def check_mesh(recipe: Recipe, processes: int) -> None:
     """Raises UserError where the recipe's `parallel` section does not fit its model, its batches or the processes."""
     section, pretrain = recipe.parallel, recipe.pretrain
     if processes == 1:
-        if section.pipeline * section.expert > 1:
+        if section.pipeline * section.expert * section.context > 1:
             raise UserError(
-                f"parallel.pipeline={section.pipeline} and parallel.expert={section.expert} are for several processes: start "
-                "them with torchrun --nproc-per-node N -m sapience run …"
+                f"parallel.pipeline={section.pipeline}, parallel.expert={section.expert} and parallel.context={section.context} "
+                "are for several processes: start them with torchrun --nproc-per-node N -m sapience run …"
             )
         return
     try:

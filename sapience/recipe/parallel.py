@@ -24,5 +24,7 @@ class ParallelSection(Section):
     """Layers of each stage; by default divided so that the stage with most arithmetic has as little as can be."""
     expert: int = Field(default=1, ge=1)
     """Data-parallel ranks that have the experts of each layer between them, and send each other tokens."""
+    context: int = Field(default=1, ge=1)
+    """Data-parallel ranks that have the places of each row between them, for contexts that are too long for one."""
     shard_optimizer: bool = True
     """ZeRO-1: of data-parallel ranks one keeps the moments of a weight and moves it for all; otherwise all do the same."""

@@ -58,7 +58,7 @@ class NextTokens:
     def of_routers(self, routers: Sequence[Router], batch: Microbatch) -> tuple[Tensor, dict[str, Tensor]]:
         """What some layers add: their balance terms, weighted, and the plain sum for the record."""
         kind = torch.promote_types(routers[0].balance_B.dtype, torch.float32) if routers else torch.float32
-        tokens_B = (batch.labels_BT != IGNORE).sum(1).to(kind)
+        tokens_B = (batch.whole.labels_BT != IGNORE).sum(1).to(kind)
         balance = tokens_B.new_zeros(())
         for router in routers:
             balance = balance + (router.balance_B.to(kind) * tokens_B).sum()
