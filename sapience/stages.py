@@ -66,6 +66,7 @@ STAGES = (
         sections=("extend", "pretrain.mixture", "pretrain.length"),
         needs=("corpus", "tokenizer"),
         begins=("pretrain",),
+        shared=True,
     ),
     Stage(
         "specialise",

@@ -28,12 +28,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def started(recipe: Path, runs: Path, processes: int, *more: str, restarts: int = 0) -> "subprocess.Popen[str]":
+def started(
+    recipe: Path, runs: Path, processes: int, *more: str, restarts: int = 0, last: str = "pretrain"
+) -> "subprocess.Popen[str]":
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--max-restarts", str(restarts)]
     launcher += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "sapience"]
     begin = launcher if processes > 1 else ["-m", "sapience"]
     return subprocess.Popen(
-        [sys.executable, *begin, "run", str(recipe), "--to", "pretrain", "--runs", str(runs), *more],
+        [sys.executable, *begin, "run", str(recipe), "--to", last, "--runs", str(runs), *more],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -138,3 +140,47 @@ def test_what_cannot_be_is_said_once(recipe: Path, tmp_path: Path) -> None:
     code, said = finished(started(recipe, tmp_path, 1, "parallel.pipeline=2"))
     assert code == 2
     assert "start them with torchrun" in " ".join(said.split())
+
+
+@pytest.fixture(scope="module")
+def extended(recipe: Path, alone: Path) -> Path:
+    """The single process's run, as far as the longer context."""
+    assert finished(started(recipe, alone, 1, last="extend"))[0] == 0
+    return alone
+
+
+def same_extension(runs: Path, other: Path) -> None:
+    for phase in ("phase-1", "phase-2"):
+        told = [json.loads((each / "tiny/extend" / phase / "counters.json").read_text()) for each in (runs, other)]
+        assert told[0]["stream"] == told[1]["stream"] and told[0]["tokens"] == told[1]["tokens"]
+        mine, yours = (load_file(each / "tiny/extend" / phase / "model.safetensors") for each in (runs, other))
+        assert mine.keys() == yours.keys()
+        for key, value in mine.items():
+            assert float((value - yours[key]).norm()) < 0.02 * float(yours[key].norm()), key
+
+
+@pytest.mark.parametrize("options", [
+    ("parallel.extend.context=2",),
+    pytest.param(("parallel.pipeline=2", "parallel.extend.context=2", "parallel.extend.expert=2"), marks=pytest.mark.slow),
+], ids=" ".join)  # fmt: skip
+def test_ranks_that_share_long_rows_extend_the_context_as_one_does(
+    options: tuple[str, ...], recipe: Path, extended: Path, tmp_path: Path
+) -> None:
+    code, said = finished(started(recipe, tmp_path, 2, *options, last="extend"))
+    assert code == 0, said
+    same_extension(tmp_path, extended)
+
+
+@pytest.mark.slow
+def test_an_extension_of_two_that_was_killed_goes_on_with_one(recipe: Path, extended: Path, tmp_path: Path) -> None:
+    process = started(recipe, tmp_path, 2, "parallel.extend.context=2", last="extend")
+    folder = tmp_path / "tiny/extend/checkpoints-2"
+    while process.poll() is None and not list(folder.glob("step-*")):
+        time.sleep(0.05)
+    assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(["pkill", "-KILL", "-f", str(tmp_path)], check=False)
+    process.communicate()
+    code, said = finished(started(recipe, tmp_path, 1, last="extend"))
+    assert code == 0, said
+    same_extension(tmp_path, extended)

@@ -29,8 +29,8 @@ def run(
 ) -> None:
     """Make a run, or go on with one: finished stages are skipped, an interrupted one continues where it was.
 
-    Started by `torchrun --nproc-per-node N -m sapience run …`, N processes pre-train together, as the recipe's `parallel`
-    section says.
+    Started by `torchrun --nproc-per-node N -m sapience run …`, N processes pre-train and extend together, as the recipe's
+    `parallel` section says.
     """
     from sapience.journey import select_stages, travel
     from sapience.planning.allocator import keep_memory
@@ -49,8 +49,7 @@ def run(
         _help_along(loaded, folder, screen, first, last)
         return
     machine = examine(directory)
-    if "pretrain" in stages and loaded.pretrain.model is None:
-        check_mesh(loaded, processes)
+    check_mesh(loaded, processes, stages)
     wanted = loaded.model_copy(update={"stages": stages})
     needs = needs_of(wanted, machine.cores, bool(machine.gpus) and loaded.pretrain.device != "cpu")
     screen.say(needs.sentence())

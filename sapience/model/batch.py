@@ -113,4 +113,6 @@ def prediction_labels(batch: Microbatch, depth: int) -> Tensor:
     documents = batch.whole.documents_BT
     same = documents[:, depth:] == documents[:, : labels.shape[1]]
     labels = torch.where(same, labels, IGNORE)
-    return labels if batch.shared is None else batch.shared.ahead(functional.pad(labels, (0, depth), value=IGNORE), 0, 0)
+    return (
+        labels if batch.shared is None else batch.shared.ahead(functional.pad(labels, (0, depth), value=IGNORE), 0, 0)
+    )

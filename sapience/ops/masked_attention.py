@@ -108,9 +108,7 @@ def most_documents(documents_BT: Tensor) -> int:
     return 1 << (most - 1).bit_length()
 
 
-def masked_attention(
-    q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Mask, scale: float
-) -> Tensor:
+def masked_attention(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, mask: Mask, scale: float) -> Tensor:
     """softmax(scale q k^T, hidden pairs left out) v, [B,H,T,d]; however it is computed, the same but for rounding."""
     if isinstance(mask, CausalStretches):
         mixed = [

@@ -1,10 +1,10 @@
 """Context parallelism: ranks share the places of their rows, for contexts that are too long for one.
 
 Queries stay where they are; every layer gathers what latent attention would keep in a cache, one narrow latent and one rotary
-key a token ((R + P) numbers, where keys and values of all heads are some seventy times as many in DeepSeek-V3's shape), and each
-rank unfolds it. So attention is exact whatever the mask, and a rank does the products of its own places; only the unfolding of
-keys and values is done by all of them. A row is cut into twice as many pieces as there are ranks and each takes one from either
-end, so that under causality all have the same work.
+key a token (R + P numbers; keys and values of all heads are some seventy times as many in DeepSeek-V3's shape), and each rank
+unfolds it. So attention is exact whatever the mask, and a rank does the products of its own places; only the unfolding of keys
+and values is done by all of them. A row is cut into twice as many pieces as there are ranks and each takes one from either
+end: under causality all have the same work.
 """
 
 from dataclasses import replace

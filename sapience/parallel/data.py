@@ -47,8 +47,9 @@ class DataParallel:
         context: ContextGroup | None = None,
     ) -> None:
         """`names`: of the sums that are reported. `part`: the inner executor where it has a part of the model only. `sharded`:
-        ZeRO-1. `apart`: parameters that not all of the group hold alike, such as experts, each with the group that does. `context`: those of
-        the group that share rows; they are neighbours in it."""
+        ZeRO-1. `apart`: parameters that not all of the group hold alike, such as experts, each with the group that does.
+        `context`: those of the group that share rows; they are neighbours in it.
+        """
         self.model, self.inner, self.names, self.part, self.sharded = model, inner, tuple(names), part, sharded
         self.group, self.context = group, context
         together = 1 if context is None else context.size

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sapience.parallel.schedule import Impossible
 from sapience.parallel.schedules import SCHEDULES
 from sapience.recipe.model import ModelSection
-from sapience.recipe.parallel import ParallelSection
+from sapience.recipe.parallel import LayoutSection
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,14 @@ class Plan:
     """What is to be spread."""
 
     ranks: int
-    parallel: ParallelSection
+    parallel: LayoutSection
     model: ModelSection
     rows: Sequence[int]
     """Of a step; every number that comes up."""
     micro_rows: int
     """That go through the model at once, at most."""
+    name: str = "parallel"
+    """Of the layout in the recipe, for those who are to change it."""
 
     @property
     def data(self) -> int:
@@ -109,15 +111,15 @@ class Rule:
 
 def _ranks(plan: Plan) -> str | None:
     if plan.ranks % plan.parallel.pipeline:
-        return f"{plan.ranks} processes are no multiple of parallel.pipeline={plan.parallel.pipeline}"
+        return f"{plan.ranks} processes are no multiple of {plan.name}.pipeline={plan.parallel.pipeline}"
     return None
 
 
 def _experts_of_data(plan: Plan) -> str | None:
     if plan.data % plan.parallel.expert:
         return (
-            f"{plan.data} data-parallel ranks ({plan.ranks} processes, parallel.pipeline={plan.parallel.pipeline}) are no "
-            f"multiple of parallel.expert={plan.parallel.expert}"
+            f"{plan.data} data-parallel ranks ({plan.ranks} processes, {plan.name}.pipeline={plan.parallel.pipeline}) are no "
+            f"multiple of {plan.name}.expert={plan.parallel.expert}"
         )
     return None
 
@@ -125,15 +127,16 @@ def _experts_of_data(plan: Plan) -> str | None:
 def _rows_of_data(plan: Plan) -> str | None:
     if plan.data % plan.parallel.context:
         return (
-            f"{plan.data} data-parallel ranks ({plan.ranks} processes, parallel.pipeline={plan.parallel.pipeline}) are no "
-            f"multiple of parallel.context={plan.parallel.context}"
+            f"{plan.data} data-parallel ranks ({plan.ranks} processes, {plan.name}.pipeline={plan.parallel.pipeline}) are no "
+            f"multiple of {plan.name}.context={plan.parallel.context}"
         )
     return None
 
 
 def _experts(plan: Plan) -> str | None:
-    if plan.model.n_routed_experts % plan.parallel.expert:
-        return f"model.n_routed_experts={plan.model.n_routed_experts} is no multiple of parallel.expert={plan.parallel.expert}"
+    experts, ranks = plan.model.n_routed_experts, plan.parallel.expert
+    if experts % ranks:
+        return f"model.n_routed_experts={experts} is no multiple of {plan.name}.expert={ranks}"
     return None
 
 
@@ -142,7 +145,7 @@ def _layers(plan: Plan) -> str | None:
     if plan.stages > layers:
         return f"{plan.stages} stages ({plan.parallel.schedule}) need as many layers, and the model has {layers}"
     if given is not None and (len(given) != plan.stages or sum(given) != layers or min(given) < 1):
-        return f"parallel.stage_layers={given} are not {layers} layers in {plan.stages} stages of at least one"
+        return f"{plan.name}.stage_layers={given} are not {layers} layers in {plan.stages} stages of at least one"
     return None
 
 
@@ -175,7 +178,7 @@ def mesh_of(plan: Plan) -> Mesh:
     return plan.mesh
 
 
-def cut(rows: int, micro_rows: int, mesh: Mesh, section: ParallelSection) -> list[int]:
+def cut(rows: int, micro_rows: int, mesh: Mesh, section: LayoutSection) -> list[int]:
     """Rows of each of a step's micro-batches: as few micro-batches of at most `micro_rows` as the mesh can share out.
 
     Raises Impossible where there are too few rows for that.

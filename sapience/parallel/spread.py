@@ -23,7 +23,7 @@ from sapience.parallel.pipeline import Pipeline
 from sapience.parallel.schedules import SCHEDULES
 from sapience.parallel.stages import divide, keep, stages_of
 from sapience.recipe.errors import UserError
-from sapience.recipe.parallel import ParallelSection
+from sapience.recipe.parallel import LayoutSection
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Spread:
         return {key: _joined(parts) for key, parts in found.items()}
 
 
-def spread(model: Transformer, objective: Any, mesh: Mesh, section: ParallelSection, microbatches: int) -> Spread:
+def spread(model: Transformer, objective: Any, mesh: Mesh, section: LayoutSection, microbatches: int) -> Spread:
     """Cut the whole model down, in place, to this rank's part. All ranks of the world take part, each with the same model.
 
     `microbatches`: of a step, all ranks' together. `objective`: as `pipeline.StageObjective`, and an `executor.Objective`.

@@ -37,6 +37,13 @@ class Team:
         dist.broadcast_object_list(told, src=0)
         return told[0]
 
+    def agree(self, what: Any) -> Any:
+        """What the leader says, to everybody."""
+        if self.leads:
+            self.tell(what)
+            return what
+        return self.hear()
+
     def leave(self) -> None:
         """The work is done."""
         forget_groups()

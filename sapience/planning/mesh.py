@@ -1,23 +1,40 @@
 """Whether a recipe's work can be spread over so many processes, said before any of it starts."""
 
+from collections.abc import Collection, Sequence
+
 from sapience.parallel.mesh import Plan, mesh_of
 from sapience.parallel.schedule import Impossible
 from sapience.recipe import Recipe, UserError
+from sapience.recipe.optimization import BatchSection
+from sapience.recipe.parallel import LayoutSection
 from sapience.training.schedule import rows_of_steps
 
 
-def check_mesh(recipe: Recipe, processes: int) -> None:
-    """Raises UserError where the recipe's `parallel` section does not fit its model, its batches or the processes."""
-    section, pretrain = recipe.parallel, recipe.pretrain
+def check_mesh(recipe: Recipe, processes: int, stages: Collection[str]) -> None:
+    """Raises UserError where the recipe's `parallel` section does not fit its model, its batches or the processes that make
+    these stages. A model of the user's own is not looked at here."""
+    pretrain, extend = recipe.pretrain, recipe.extend
+    own = pretrain.model is not None
+    if "pretrain" in stages and not own:
+        _check("parallel", recipe, recipe.parallel, processes, [(pretrain.batch, pretrain.steps)])
+    if "extend" in stages and not own and extend.model is None:
+        name = "parallel" if recipe.parallel.extend is None else "parallel.extend"
+        phases = [(phase.batch, phase.steps) for phase in extend.phases]
+        _check(name, recipe, recipe.parallel.extending, processes, phases)
+
+
+def _check(
+    name: str, recipe: Recipe, layout: LayoutSection, processes: int, batches: Sequence[tuple[BatchSection, int]]
+) -> None:
     if processes == 1:
-        if section.pipeline * section.expert * section.context > 1:
+        if layout.pipeline * layout.expert * layout.context > 1:
             raise UserError(
-                f"parallel.pipeline={section.pipeline}, parallel.expert={section.expert} and parallel.context={section.context} "
-                "are for several processes: start them with torchrun --nproc-per-node N -m sapience run …"
+                f"{name}.pipeline={layout.pipeline}, {name}.expert={layout.expert} and {name}.context={layout.context} are "
+                "for several processes: start them with torchrun --nproc-per-node N -m sapience run …"
             )
         return
     try:
-        rows = rows_of_steps(pretrain.batch, pretrain.steps)
-        mesh_of(Plan(processes, section, recipe.model, rows, pretrain.batch.micro_rows))
+        for batch, steps in batches:
+            mesh_of(Plan(processes, layout, recipe.model, rows_of_steps(batch, steps), batch.micro_rows, name))
     except Impossible as error:
         raise UserError(str(error)) from None

@@ -15,10 +15,10 @@ from sapience.evaluation.held_out import held_out_domains, held_out_sample
 from sapience.evaluation.needles import NeedleMap, needle_map
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
-from sapience.parallel.executor import PlainLoop
 from sapience.pretraining.mixture import mixture, open_shards
 from sapience.pretraining.needle_documents import needle_token_documents
 from sapience.pretraining.rows import StreamRows
+from sapience.pretraining.shared_training import share_training
 from sapience.recipe.extend import ExtendSection, PhaseSection
 from sapience.recipe.model import ModelSection, RopeScaling
 from sapience.recipe.optimization import PredictionSection, ScheduleSection
@@ -36,8 +36,12 @@ FILLER_DOCUMENTS = 2000
 
 
 def run(context: StageContext) -> dict[str, Any]:
-    """Go through the phases; the model of each is kept in `phase-N/`, the last one in `model/`."""
-    section, folder = context.recipe.extend, context.folder
+    """Go through the phases; the model of each is kept in `phase-N/`, the last one in `model/`.
+
+    Where processes share the stage, one of them measures and writes, and the others wait meanwhile.
+    """
+    section, folder, team = context.recipe.extend, context.folder, context.team
+    leads = team is None or team.leads
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
     source = resolve_model(section.model) if section.model is not None else context.inputs["pretrain"] / "model"
     model = placed(load_model(source), section)
@@ -45,29 +49,37 @@ def run(context: StageContext) -> dict[str, Any]:
     longest = section.phases[-1].factor
     lengths = [base_length, *(base_length * phase.factor for phase in section.phases)]
     log = MetricsLog(folder)
-    maps = {"before": _measured(context, "before", model, tokenizer, lengths)}
-    model = stretched(model, section, section.phases[0].factor, base_length)
-    maps["untrained"] = _measured(context, "untrained", model, tokenizer, lengths)
+    maps = {}
+    if leads:
+        maps["before"] = _measured(context, "before", model, tokenizer, lengths)
+        untrained = placed(stretched(model, section, section.phases[0].factor, base_length), section)
+        maps["untrained"] = _measured(context, "untrained", untrained, tokenizer, lengths)
     offset = 0
     tokens = 0
     seconds = 0.0
     for number, phase in enumerate(section.phases, start=1):
         done = folder / f"phase-{number}"
-        if (done / "config.json").is_file():
-            model = placed(load_model(done), section)
-            counters = json.loads((done / "counters.json").read_text(encoding="utf-8"))
-        else:
-            model = stretched(model, section, phase.factor, base_length)
-            counters = _train(context, model, tokenizer, log, number, phase, base_length, offset)
-            done.mkdir(exist_ok=True)
-            write_atomically(done / "counters.json", json.dumps(counters))
-            save_model(model, done, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+        finished = (done / "config.json").is_file()
+        if not (finished if team is None else team.agree(finished)):
+            longer = stretched(model, section, phase.factor, base_length)
+            trained, counters = _train(context, longer, tokenizer, log, number, phase, base_length, offset)
+            if trained is not None:
+                done.mkdir(exist_ok=True)
+                write_atomically(done / "counters.json", json.dumps(counters))
+                save_model(trained, done, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+            if team is not None:
+                team.agree(None)
+        model = placed(load_model(done), section)
+        counters = json.loads((done / "counters.json").read_text(encoding="utf-8"))
         offset += phase.steps
         tokens += counters["tokens"]
         seconds += counters["seconds"]
         name = f"phase {number}"
-        maps[name] = _measured(context, name, model, tokenizer, lengths)
+        if leads:
+            maps[name] = _measured(context, name, model, tokenizer, lengths)
     log.close()
+    if not leads:
+        return {}
     write_atomically(
         folder / "needles.jsonl",
         "".join(json.dumps({"moment": name, **cell}) + "\n" for name, cells in maps.items() for cell in cells),
@@ -95,7 +107,7 @@ def trained_length(config: ModelSection) -> int:
 
 
 def stretched(model: Transformer, section: ExtendSection, factor: int, original_length: int) -> Transformer:
-    """The same weights with YaRN set for a phase that multiplies the context by `factor`; nothing else changes.
+    """The same weights with YaRN set for a phase that multiplies the context by `factor`, not placed; nothing else changes.
 
     What has been stretched before keeps its YaRN, whose factor may only grow.
     """
@@ -117,7 +129,7 @@ def stretched(model: Transformer, section: ExtendSection, factor: int, original_
     )
     longer = Transformer(config)
     longer.load_state_dict(model.state_dict())
-    return placed(longer, section)
+    return longer
 
 
 def _train(
@@ -129,8 +141,8 @@ def _train(
     phase: PhaseSection,
     base_length: int,
     offset: int,
-) -> dict[str, Any]:
-    """One phase, resumable; the model is changed in place."""
+) -> tuple[Transformer | None, dict[str, Any]]:
+    """One phase, resumable: the trained model, on the process that writes, and figures. The model given is used up."""
     recipe, section = context.recipe, context.recipe.extend
     length = base_length * phase.factor
     stream = _stream(context, tokenizer, number, phase, length)
@@ -144,24 +156,31 @@ def _train(
     )
     prediction = PredictionSection(weight=section.prediction_weight, final_weight=section.prediction_weight)
     objective = NextTokens(section.prediction_weight, section.balance.alpha)
+    plan = plan_steps(phase.steps, phase.batch, schedule, section.balance, prediction)
+    rows, layout = [step.rows for step in plan], recipe.parallel.extending
+    shared = share_training(model, objective, section, rows, phase.batch.micro_rows, layout, context.team)
     training = Training(
-        model=model,
-        executor=PlainLoop(model, objective),
+        model=shared.model,
+        executor=shared.executor,
         objective=objective,
-        optimizer=OptimizerSet(model, section.optimizer),
-        source=StreamRows(stream, phase.batch.micro_rows, section.isolate_documents),
-        plan=plan_steps(phase.steps, phase.batch, schedule, section.balance, prediction),
+        optimizer=OptimizerSet(shared.model, section.optimizer, shared.optimized),
+        source=StreamRows(stream, phase.batch.micro_rows, section.isolate_documents, shared.cut),
+        plan=plan,
         saving=Saving(context.folder / f"checkpoints-{number}", section.checkpoint_every, section.keep_checkpoints),
         log=log,
         log_every=section.log_every,
         note={"phase": f"extend ×{phase.factor}"},
         step_offset=offset,
+        spread=shared.spread,
     )
     with context.progress(f"extend ×{phase.factor} to {length} tokens", phase.steps) as bar:
         bar.advance(training.resume())
         training.on_step = lambda step, figures: bar.advance(1, **figures)
         counters = training.run()
-    return {"tokens": counters.tokens, "seconds": counters.seconds, "stream": counters.stream, "seed": recipe.seed}
+    figures = {
+        "tokens": counters.tokens, "seconds": counters.seconds, "stream": counters.stream, "seed": recipe.seed,
+    }  # fmt: skip
+    return shared.whole_model(), figures
 
 
 def _stream(context: StageContext, tokenizer: Tokenizer, number: int, phase: PhaseSection, length: int) -> TokenStream:
@@ -171,10 +190,13 @@ def _stream(context: StageContext, tokenizer: Tokenizer, number: int, phase: Pha
     weights = mixture(recipe, shards)
     if section.needles.share > 0:
         path = context.folder / f"needles-{number}"
-        written = needle_token_documents(
-            tokenizer, _fillers(context), length + 1, phase.factor, section.needles, recipe.seed
-        )
-        write_shard(path, written, tokenizer.vocab_size)
+        if context.team is None or context.team.leads:
+            written = needle_token_documents(
+                tokenizer, _fillers(context), length + 1, phase.factor, section.needles, recipe.seed
+            )
+            write_shard(path, written, tokenizer.vocab_size)
+        if context.team is not None:
+            context.team.agree(None)
         shards[NEEDLE_DOMAIN] = TokenShard.open(path)
         total = sum(weights.values())
         weights = {name: weight / total * (1 - section.needles.share) for name, weight in weights.items()}

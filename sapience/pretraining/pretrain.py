@@ -1,6 +1,5 @@
 """The stage `pretrain`: from token shards to a base model (DeepSeek-V3 report, section 4.2)."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,11 @@ from sapience.evaluation.mtp import bigram_successors, draft_score
 from sapience.inference.generate import generate
 from sapience.model.huggingface import load_model, save_model
 from sapience.model.transformer import Transformer
-from sapience.parallel.executor import PlainLoop
-from sapience.parallel.mesh import Mesh, Plan, cut, mesh_of
-from sapience.parallel.schedule import Impossible
-from sapience.parallel.spread import Spread, spread
 from sapience.pretraining.mixture import open_shards, stretches
 from sapience.pretraining.rows import StreamRows
+from sapience.pretraining.shared_training import share_training
 from sapience.recipe import Recipe, UserError
-from sapience.recipe.model import ModelSection
-from sapience.recipe.pretrain import PretrainSection
 from sapience.run import StageContext, resolve_model
-from sapience.training.device import placed
 from sapience.training.loop import Saving, Training, tail_violations
 from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens
@@ -47,38 +40,29 @@ def run(context: StageContext) -> dict[str, Any]:
     model = start_model(recipe, tokenizer)
     log = MetricsLog(folder)
     objective = NextTokens(section.prediction.weight, section.balance.alpha)
-    mesh, spread_model = mesh_for(context, model.config, [step.rows for step in plan], section.batch.micro_rows), None
-    if mesh is not None:
-        first = len(cut(plan[0].rows, section.batch.micro_rows, mesh, recipe.parallel))
-        spread_model = spread(model, objective, mesh, recipe.parallel, first)
-    model = placed(model, section)
+    rows = [step.rows for step in plan]
+    shared = share_training(model, objective, section, rows, section.batch.micro_rows, recipe.parallel, context.team)
     marks = evaluation_marks(section.steps, section.evaluations)
     training = Training(
-        model=model,
-        executor=PlainLoop(model, objective) if spread_model is None else spread_model.executor,
+        model=shared.model,
+        executor=shared.executor,
         objective=objective,
-        optimizer=OptimizerSet(model, section.optimizer, None if spread_model is None else spread_model.executor),
-        source=StreamRows(
-            stream,
-            section.batch.micro_rows,
-            section.isolate_documents,
-            None if mesh is None else lambda rows: cut(rows, section.batch.micro_rows, mesh, recipe.parallel),
-        ),
+        optimizer=OptimizerSet(shared.model, section.optimizer, shared.optimized),
+        source=StreamRows(stream, section.batch.micro_rows, section.isolate_documents, shared.cut),
         plan=plan,
         saving=Saving(folder / "checkpoints", section.checkpoint_every, section.keep_checkpoints),
         log=log,
         log_every=section.log_every,
         note={"phase": "pretrain"},
         pauses=marks,
-        spread=spread_model,
+        spread=shared.spread,
     )
 
     def look(step: int) -> None:
-        whole = whole_model(model, spread_model, section)
+        whole = shared.whole_model()
         if whole is not None:
             observe(context, whole, tokenizer, log, step)
-        if spread_model is not None:
-            spread_model.wait()
+        shared.wait()
 
     with context.progress("pretrain", section.steps) as bar:
         bar.advance(training.resume())
@@ -93,7 +77,7 @@ def run(context: StageContext) -> dict[str, Any]:
         training.on_step = on_step
         counters = training.run()
     log.close()
-    whole = whole_model(model, spread_model, section)
+    whole = shared.whole_model()
     if whole is None:
         return {}
     model = whole
@@ -113,25 +97,6 @@ def run(context: StageContext) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "stream": counters.stream,
     }
-
-
-def mesh_for(context: StageContext, config: ModelSection, rows: Sequence[int], micro_rows: int) -> Mesh | None:
-    """How the stage's processes share the work; None for one alone. Raises UserError where they cannot."""
-    section, team = context.recipe.parallel, context.team
-    if team is None:
-        return None
-    try:
-        return mesh_of(Plan(team.size, section, config, rows, micro_rows))
-    except Impossible as error:
-        raise UserError(str(error)) from None
-
-
-def whole_model(model: Transformer, spread_model: Spread | None, section: PretrainSection) -> Transformer | None:
-    """The model, or what it is spread over put together on the process that writes; None on others."""
-    if spread_model is None:
-        return model
-    whole = spread_model.whole_model()
-    return None if whole is None else placed(whole, section.model_copy(update={"compiled": False}))
 
 
 def start_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:

@@ -9,12 +9,10 @@ from sapience.recipe.section import Section
 ScheduleName = Literal["1f1b", "interleaved", "zb1p", "dualpipe", "dualpipev"]
 
 
-class ParallelSection(Section):
+class LayoutSection(Section):
     """The dimensions of a cluster; processes that no dimension names are data-parallel. V3 had pipelines of 16 ranks driven by
     DualPipe, experts over 64 ranks and ZeRO-1, on 2048 GPUs (report, section 3.2)."""
 
-    threads: int = Field(default=0, ge=0)
-    """CPU threads of the arithmetic; 0 chooses by timing a few steps, and keeps the choice for the whole run."""
     pipeline: int = Field(default=1, ge=1)
     """Ranks that have the model's layers between them."""
     schedule: ScheduleName = "1f1b"
@@ -28,3 +26,17 @@ class ParallelSection(Section):
     """Data-parallel ranks that have the places of each row between them, for contexts that are too long for one."""
     shard_optimizer: bool = True
     """ZeRO-1: of data-parallel ranks one keeps the moments of a weight and moves it for all; otherwise all do the same."""
+
+
+class ParallelSection(LayoutSection):
+    """How the work is spread over processes and threads."""
+
+    threads: int = Field(default=0, ge=0)
+    """CPU threads of the arithmetic; 0 chooses by timing a few steps, and keeps the choice for the whole run."""
+    extend: LayoutSection | None = None
+    """Another layout for the phases of `extend`, whose steps have few and long rows; null takes the same."""
+
+    @property
+    def extending(self) -> LayoutSection:
+        """The layout of `extend`."""
+        return self if self.extend is None else self.extend

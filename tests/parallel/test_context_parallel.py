@@ -92,13 +92,14 @@ def test_states_of_all_places_are_those_of_one_process(kind: str, ranks: int, le
     assert sum(loss for *_, loss in answers) == pytest.approx(float(sums.values["loss"]), rel=1e-12)
 
 
-def _exchanged(seed: int) -> tuple[list[Microbatch], Tensor, Tensor]:
+def _exchanged(seed: int) -> tuple[list[Microbatch], Tensor, Tensor, Tensor]:
     """This rank's part of a batch, and what comes of numbering its places."""
     group = ContextGroup(make_groups([range(dist.get_world_size())])[0])
     part = group.part(random_batch(tiny_config(), 2, 19, seed=seed))
     assert part.shared is not None
     places = part.shared.places_T.double()[None, :, None]
-    return [replace(part, shared=None)], group.gathered(places), prediction_labels(part, 2)
+    ahead = prediction_labels(part, 2)
+    return [replace(part, shared=None)], group.gathered(places), ahead, part.shared.places_T
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -106,9 +107,11 @@ def test_every_place_is_somebodys_and_all_have_the_same_work(ranks: int) -> None
     batch = random_batch(tiny_config(), 2, 19, seed=5)
     answers = pool(ranks).run(_exchanged, 5)
     length = -(-19 // (2 * ranks)) * 2 * ranks
-    assert all(gathered.flatten().tolist() == list(range(length)) for _, gathered, _ in answers)
+    assert all(gathered.flatten().tolist() == list(range(length)) for _, gathered, *_ in answers)
+    pairs = [int((places + 1).sum()) for *_, places in answers]
+    assert len(set(pairs)) == 1  # of queries and keys, under causality
     labels = torch.cat([part.labels_BT.flatten() for (part,), *_ in answers])
     assert sorted(labels.tolist()) == sorted(batch.labels_BT.flatten().tolist() + [IGNORE] * 2 * (length - 19))
-    ahead = torch.cat([each.flatten() for *_, each in answers])
+    ahead = torch.cat([each.flatten() for *_, each, _ in answers])
     wanted = prediction_labels(batch, 2).flatten().tolist()
     assert sorted(ahead.tolist()) == sorted(wanted + [IGNORE] * 2 * (length - 17))

@@ -18,14 +18,18 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize(("pipeline", "groups", "expert"), list(product((1, 2, 4), (1, 2, 3), (1, 2))))
-def test_every_rank_has_its_place(pipeline: int, groups: int, expert: int) -> None:
-    mesh = Mesh(pipeline, groups * expert, expert)
-    for kind in (mesh.pipelines(), mesh.data_groups(), mesh.expert_groups(), mesh.same_experts()):
+@pytest.mark.parametrize("context", [1, 2])
+def test_every_rank_has_its_place(pipeline: int, groups: int, expert: int, context: int) -> None:
+    mesh = Mesh(pipeline, groups * expert * context, expert, context)
+    assert mesh.readers == groups * expert
+    for kind in (
+        mesh.pipelines(), mesh.data_groups(), mesh.expert_groups(), mesh.same_experts(), mesh.context_groups(),
+    ):  # fmt: skip
         assert sorted(rank for ranks in kind for rank in ranks) == list(range(mesh.ranks))
     for replica, ranks in enumerate(mesh.pipelines()):
         assert [(mesh.place(rank), mesh.replica(rank)) for rank in ranks] == [(p, replica) for p in range(pipeline)]
-    for ranks in mesh.expert_groups():
-        assert ranks == list(range(ranks[0], ranks[0] + expert))  # neighbours
+    for ranks in (*mesh.expert_groups(), *mesh.context_groups()):
+        assert ranks == list(range(ranks[0], ranks[0] + len(ranks)))  # neighbours
     for ranks in mesh.same_experts():
         assert len({mesh.replica(rank) % expert for rank in ranks}) == 1
 
@@ -37,6 +41,7 @@ def plan_of(ranks: int = 4, rows: tuple[int, ...] = (16,), micro_rows: int = 4, 
 @pytest.mark.parametrize(("changes", "words"), [
     ({"pipeline": 3}, "4 processes are no multiple of parallel.pipeline=3"),
     ({"pipeline": 2, "expert": 4}, "2 data-parallel ranks .* no multiple of parallel.expert=4"),
+    ({"pipeline": 2, "context": 4}, "2 data-parallel ranks .* no multiple of parallel.context=4"),
     ({"ranks": 3, "expert": 3}, "model.n_routed_experts=8 is no multiple of parallel.expert=3"),
     ({"ranks": 8, "pipeline": 8}, "8 stages .* the model has 6"),
     ({"pipeline": 4, "schedule": "dualpipev"}, "8 stages .* the model has 6"),
@@ -61,10 +66,14 @@ def test_the_rules_are_the_documentation() -> None:
 
 
 @given(
-    st.integers(1, 200), st.integers(1, 64), st.integers(1, 4), st.integers(1, 4), st.sampled_from(sorted(SCHEDULES))
-)
-def test_a_step_is_cut_into_what_the_schedule_takes(rows: int, micro: int, pipeline: int, data: int, name: str) -> None:
-    mesh, section = Mesh(pipeline, data, 1), ParallelSection(schedule=name)  # type: ignore[arg-type]
+    st.integers(1, 200), st.integers(1, 64), st.integers(1, 4), st.integers(1, 4), st.sampled_from(sorted(SCHEDULES)),
+    st.integers(1, 3),
+)  # fmt: skip
+def test_a_step_is_cut_into_what_the_schedule_takes(
+    rows: int, micro: int, pipeline: int, data: int, name: str, context: int
+) -> None:
+    """Ranks that share rows count as one."""
+    mesh, section = Mesh(pipeline, data * context, 1, context), ParallelSection(schedule=name)  # type: ignore[arg-type]
     try:
         sizes = cut(rows, micro, mesh, section)
     except Impossible:
