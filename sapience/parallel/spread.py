@@ -35,6 +35,11 @@ class Spread:
     executor: DataParallel
     experts: frozenset[str] = field(default_factory=frozenset)
     """Parameters of which the rank has a part: that of its place among those that share the experts."""
+    expert_group: dist.ProcessGroup | None = None
+    """Those that share the experts."""
+
+    def __post_init__(self) -> None:
+        self._held = frozenset(self.model.state_dict())
 
     @property
     def writes(self) -> bool:
@@ -70,10 +75,18 @@ class Spread:
         state = self.model.state_dict()
         return self._gathered({k: v for k, v in state.items() if (mine if k in self.experts else first)})
 
-    def optimizer(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-        """The whole optimizer's state from every rank's `OptimizerSet.tensors()`; on other ranks than the one that writes
-        None."""
-        return self._gathered({k: v for k, v in tensors.items() if self.executor.owns(_name(k))})
+    def is_part(self, key: str) -> bool:
+        """Whether the rank has a part of a parameter or of its moment (`moment/parameter`), not all of it."""
+        return _name(key) in self.experts
+
+    def owns(self, key: str) -> bool:
+        """Whether the rank is to keep a parameter's moment: with ZeRO-1 one of all that hold the parameter, else the first."""
+        return self.executor.owns(_name(key))
+
+    def needs(self, key: str) -> bool:
+        """Whether the rank works with a parameter or buffer, or with a parameter's moment."""
+        name = _name(key)
+        return name in self._held and (key == name or not self.executor.sharded or self.executor.owns(name))
 
     def own_weights(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This rank's part of a whole model's parameters and buffers."""
@@ -81,13 +94,7 @@ class Spread:
 
     def own_optimizer(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This rank's part of a whole optimizer's state."""
-        held = {name for name, _ in self.model.named_parameters()}
-        sharded = self.executor.sharded
-        return {
-            key: self._own(_name(key), value)
-            for key, value in whole.items()
-            if _name(key) in held and (not sharded or self.executor.owns(_name(key)))
-        }
+        return {key: self._own(_name(key), value) for key, value in whole.items() if self.needs(key)}
 
     def _own(self, name: str, value: Tensor) -> Tensor:
         if name not in self.experts or not value.ndim:
@@ -130,13 +137,14 @@ def spread(model: Transformer, objective: Any, mesh: Mesh, section: LayoutSectio
         keep(model, stages_of(schedule, mesh.place(rank)), division)
         inner = part = Pipeline(model, objective, build, division, schedule.copies, mesh.pipelines())
     apart: dict[str, dist.ProcessGroup] = {}
+    own: dist.ProcessGroup | None = None
     if mesh.expert > 1:
         own, same = _mine(mesh.expert_groups(), rank), _mine(mesh.same_experts(), rank)
         apart = dict.fromkeys(spread_experts(model, own), same)
     group = _mine(mesh.data_groups(), rank)
     context = ContextGroup(_mine(mesh.context_groups(), rank)) if mesh.context > 1 else None
     executor = DataParallel(model, inner, objective.names, group, part, section.shard_optimizer, apart, context)
-    return Spread(model, mesh, executor, frozenset(apart))
+    return Spread(model, mesh, executor, frozenset(apart), own)
 
 
 def _mine(groups: list[list[int]], rank: int) -> dist.ProcessGroup:

@@ -1,25 +1,28 @@
-"""Checkpoints: complete or absent, verified when read, the last few kept.
+"""Checkpoints: a moment of training on disk (`training/checkpoint_folder.py` says how it stays whole).
 
-    checkpoints/step-0000200/weights.safetensors, optimizer.safetensors, state.json
-
-`state.json` is written last and holds the sha256 of the two tensor files; the folder is built under another name and
-renamed. A checkpoint that is torn (killed while writing, disk full, bits flipped) is passed over and the one before it
-is used.
+One process writes two files, `weights.safetensors` and `optimizer.safetensors`. Several that share a training write each a
+part (`training/sharded_checkpoint.py`); one process reads that too.
 """
 
-import hashlib
-import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from sapience.model.tensor_files import write_tensors
-from sapience.run import write_atomically
+from sapience.training.checkpoint_folder import (
+    begin_checkpoint,
+    checkpoint_folders,
+    checkpoint_record,
+    files_agree,
+    finish_checkpoint,
+    sha256,
+)
+from sapience.training.checkpoint_parts import has_parts, read_parts
 
 TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
 
@@ -44,32 +47,31 @@ def save_checkpoint(
     keep: int,
 ) -> None:
     """Write a checkpoint and drop all but the newest `keep`."""
-    final = folder / f"step-{step:07d}"
-    building = folder / f".building-{step:07d}"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    building = begin_checkpoint(folder, step)
     for name, tensors in zip(TENSOR_FILES, (weights, optimizer), strict=True):
         write_tensors(building / name, _apart(tensors))
-    record = {"step": step, "state": dict(state), "sha256": {name: _sha256(building / name) for name in TENSOR_FILES}}
-    write_atomically(building / "state.json", json.dumps(record))
-    shutil.rmtree(final, ignore_errors=True)
-    building.replace(final)
-    for old in _folders(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    finish_checkpoint(folder, step, state, {name: sha256(building / name) for name in TENSOR_FILES}, keep)
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None."""
-    for candidate in reversed(_folders(folder)):
-        try:
-            record = json.loads((candidate / "state.json").read_text(encoding="utf-8"))
-            if any(_sha256(candidate / name) != record["sha256"][name] for name in TENSOR_FILES):
+    """The newest whole checkpoint, or None; all of it, whoever wrote it."""
+    for candidate in reversed(checkpoint_folders(folder)):
+        record = checkpoint_record(candidate)
+        if record is not None and files_agree(candidate, record["sha256"].items()):
+            try:
+                weights, optimizer = read_tensors(candidate)
+            except (OSError, ValueError, SafetensorError):
                 continue
-            weights, optimizer = (load_file(candidate / name) for name in TENSOR_FILES)
             return Checkpoint(record["step"], weights, optimizer, record["state"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
     return None
+
+
+def read_tensors(candidate: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All weights and all of the optimizer's state of a checkpoint that is whole."""
+    if has_parts(candidate):
+        return read_parts(candidate)
+    weights, optimizer = (load_file(candidate / name) for name in TENSOR_FILES)
+    return weights, optimizer
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -81,12 +83,3 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         apart[key] = alone.clone() if alone.data_ptr() in seen else alone
         seen.add(alone.data_ptr())
     return apart
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,7 @@ of the step alone.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens, labelled_tokens
 from sapience.training.optimizer import OptimizerSet
 from sapience.training.schedule import StepPlan
+from sapience.training.sharded_checkpoint import ShardedCheckpoints
 from sapience.training.skipped import UpdateCounters
 
 SPIKE_DEVIATIONS = 6.0
@@ -120,20 +121,19 @@ class Training:
     _paces: "deque[tuple[int, float]]" = field(default_factory=lambda: deque(maxlen=10))
     """Positions and seconds of the last steps. One alone says little on a GPU: which step waits for which is chance."""
 
+    def __post_init__(self) -> None:
+        saving, spread = self.saving, self.spread
+        self._parts = None if spread is None else ShardedCheckpoints(saving.folder, saving.keep, spread)
+
     def resume(self) -> int:
         """Take up the newest whole checkpoint, if there is one; returns the finished steps."""
-        checkpoint = latest_checkpoint(self.saving.folder)
-        if self.spread is not None:
-            self.spread.agree_on("checkpoint", None if checkpoint is None else checkpoint.step)
+        checkpoint = latest_checkpoint(self.saving.folder) if self._parts is None else self._parts.latest()
         if checkpoint is None:
             # What was noted before the first step (as step 0) will be noted again.
             self._rewind(self.step_offset or -1)
             return 0
-        weights, moments = checkpoint.weights, checkpoint.optimizer
-        if self.spread is not None:
-            weights, moments = self.spread.own_weights(weights), self.spread.own_optimizer(moments)
-        self.model.load_state_dict(weights)
-        self.optimizer.load(moments)
+        self.model.load_state_dict(checkpoint.weights)
+        self.optimizer.load(checkpoint.optimizer)
         self.counters = Counters(**checkpoint.state)
         if self.counters.step:
             self._check_stream()
@@ -171,19 +171,18 @@ class Training:
                 self._settle(self._launched.popleft())
             if saving:
                 self.save()
+        if self._parts is not None:
+            self._parts.wait()
         return self.counters
 
     def save(self) -> None:
-        """Write a checkpoint of this moment: of the whole model, however it is spread."""
-        weights: Mapping[str, torch.Tensor] | None = self.model.state_dict()
-        moments: Mapping[str, torch.Tensor] | None = self.optimizer.tensors()
-        if self.spread is not None:
-            weights, moments = self.spread.weights(), self.spread.optimizer(moments or {})
-        if weights is not None and moments is not None:
-            state = asdict(self.counters)
-            save_checkpoint(self.saving.folder, self.counters.step, weights, moments, state, self.saving.keep)
-        if self.spread is not None:
-            self.spread.wait()
+        """Write a checkpoint of this moment; where processes share the model it is written beside the steps that follow."""
+        step, state = self.counters.step, asdict(self.counters)
+        weights, moments = self.model.state_dict(), self.optimizer.tensors()
+        if self._parts is not None:
+            self._parts.save(step, weights, moments, state)
+        else:
+            save_checkpoint(self.saving.folder, step, weights, moments, state, self.saving.keep)
 
     def _launch(self, plan: StepPlan) -> "Launched":
         """Everything that the device has to do for a step; nothing is read back."""
