@@ -1,7 +1,9 @@
 """Several processes make what one makes, from the same recipe; a run goes on with another number of them, and after a kill."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -184,3 +186,52 @@ def test_an_extension_of_two_that_was_killed_goes_on_with_one(recipe: Path, exte
     code, said = finished(started(recipe, tmp_path, 1, last="extend"))
     assert code == 0, said
     same_extension(tmp_path, extended)
+
+
+def members(process: "subprocess.Popen[str]") -> list[int]:
+    """The ranks' process numbers."""
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+    return [int(number) for number in found.stdout.split()]
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_change_nothing(recipe: Path, alone: Path, tmp_path: Path) -> None:
+    """Any rank, at any moment: while it starts, trains, measures or writes; one run after another until there were twenty."""
+    rng, kills, runs = random.Random(0), 0, 0
+    options = ("parallel.pipeline=2", "parallel.shard_optimizer=false", "pretrain.checkpoint_every=1")
+    while kills < 20:
+        runs += 1
+        process = started(recipe, tmp_path / str(runs), 2, *options, restarts=20)
+        while kills < 20 and process.poll() is None:
+            time.sleep(rng.uniform(0, 9))
+            ranks = members(process)
+            if len(ranks) == 2 and process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(ranks), signal.SIGKILL)
+                    kills += 1
+        code, said = finished(process)
+        assert code == 0, said
+        same(tmp_path / str(runs), alone)
+
+
+@pytest.mark.slow
+def test_a_kill_while_a_checkpoint_is_written_costs_that_checkpoint_only(
+    recipe: Path, alone: Path, tmp_path: Path
+) -> None:
+    """Until one was torn in fact."""
+    folder, options = tmp_path / "tiny/pretrain/checkpoints", ("parallel.expert=2", "pretrain.checkpoint_every=1")
+    for _ in range(8):
+        process = started(recipe, tmp_path, 2, *options)
+        while process.poll() is None and not (list(folder.glob("step-*")) and list(folder.glob(".building-*"))):
+            time.sleep(0.001)
+        for number in members(process):
+            os.kill(number, signal.SIGKILL)
+        process.communicate()
+        torn = list(folder.glob(".building-*"))
+        if torn:
+            break
+    assert torn and list(folder.glob("step-*"))
+    code, said = finished(started(recipe, tmp_path, 2, *options))
+    assert code == 0, said
+    assert "going on where it was interrupted" in said
+    same(tmp_path, alone)

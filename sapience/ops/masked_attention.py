@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention.bias import causal_lower_right
 
 from sapience.ops import blocked_attention
 
@@ -139,6 +138,10 @@ def _late_attention(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSd: Tensor, scale: float
     """Causal attention of queries that are the last places of the keys' row."""
     queries, keys = q_BHTd.shape[2], k_BHSd.shape[2]
     if q_BHTd.is_cuda:
+        from torch.nn.attention.bias import (
+            causal_lower_right,  # brings PyTorch's compiler, which takes a second to import
+        )
+
         return _attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=causal_lower_right(queries, keys), scale=scale)
     allowed_TS = torch.ones(queries, keys, dtype=torch.bool, device=q_BHTd.device).tril(keys - queries)
     return _attention(q_BHTd, k_BHSd, v_BHSd, attn_mask=allowed_TS, scale=scale)

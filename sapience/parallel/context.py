@@ -24,22 +24,21 @@ class ContextGroup:
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group, self.rank = group, dist.get_rank(group)
+        self._gather, self._total = (torch.compiler.disable(each.apply) for each in (_Gather, _Total))
 
     @property
     def size(self) -> int:
         """Of the ranks."""
         return dist.get_world_size(self.group)
 
-    @torch.compiler.disable
     def gathered(self, x_BTd: Tensor) -> Tensor:
         """All places of the rows in their order, [B,S,d]."""
-        result: Tensor = _Gather.apply(x_BTd, self.group)
+        result: Tensor = self._gather(x_BTd, self.group)
         return result
 
-    @torch.compiler.disable
     def total(self, x: Tensor) -> Tensor:
         """The sum of every rank's."""
-        result: Tensor = _Total.apply(x, self.group)
+        result: Tensor = self._total(x, self.group)
         return result
 
     def part(self, batch: Microbatch) -> Microbatch:

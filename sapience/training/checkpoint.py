@@ -20,9 +20,9 @@ from sapience.training.checkpoint_folder import (
     checkpoint_record,
     files_agree,
     finish_checkpoint,
+    has_parts,
     sha256,
 )
-from sapience.training.checkpoint_parts import has_parts, read_parts
 
 TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
 
@@ -69,6 +69,8 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 def read_tensors(candidate: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All weights and all of the optimizer's state of a checkpoint that is whole."""
     if has_parts(candidate):
+        from sapience.training.checkpoint_parts import read_parts  # takes most of a second to import
+
         return read_parts(candidate)
     weights, optimizer = (load_file(candidate / name) for name in TENSOR_FILES)
     return weights, optimizer

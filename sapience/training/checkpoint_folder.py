@@ -15,6 +15,14 @@ from typing import Any
 
 from sapience.run import write_atomically
 
+INDEX_OF_PARTS = ".metadata"
+"""The file that says which tensors several ranks have written, and where."""
+
+
+def has_parts(candidate: Path) -> bool:
+    """Whether several ranks have written the checkpoint, each a part."""
+    return (candidate / INDEX_OF_PARTS).is_file()
+
 
 def begin_checkpoint(folder: Path, step: int) -> Path:
     """An empty folder to write the files of a checkpoint into."""

@@ -19,13 +19,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
+from sapience.training.checkpoint_folder import INDEX_OF_PARTS
+
 WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
-INDEX = ".metadata"
-
-
-def has_parts(candidate: Path) -> bool:
-    """Whether a checkpoint is of this kind."""
-    return (candidate / INDEX).is_file()
 
 
 def part_of_tensor(part: Tensor, mesh: DeviceMesh) -> DTensor:
@@ -52,7 +48,7 @@ def write_parts(
         raise next((each for each in reasons if isinstance(each, OSError)), OSError(str(reasons[0]))) from error
     rank = dist.get_rank(group)
     mine = sorted(folder.glob(f"__{rank}_*"))
-    return [*mine, folder / INDEX] if rank == 0 else mine
+    return [*mine, folder / INDEX_OF_PARTS] if rank == 0 else mine
 
 
 def read_parts(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -27,8 +27,10 @@ from sapience.training.metrics import MetricsLog
 from sapience.training.objective import NextTokens, labelled_tokens
 from sapience.training.optimizer import OptimizerSet
 from sapience.training.schedule import StepPlan
-from sapience.training.sharded_checkpoint import ShardedCheckpoints
 from sapience.training.skipped import UpdateCounters
+
+if TYPE_CHECKING:
+    from sapience.training.sharded_checkpoint import ShardedCheckpoints
 
 SPIKE_DEVIATIONS = 6.0
 """A loss so many standard deviations above its running mean is named a spike."""
@@ -122,8 +124,7 @@ class Training:
     """Positions and seconds of the last steps. One alone says little on a GPU: which step waits for which is chance."""
 
     def __post_init__(self) -> None:
-        saving, spread = self.saving, self.spread
-        self._parts = None if spread is None else ShardedCheckpoints(saving.folder, saving.keep, spread)
+        self._parts = None if self.spread is None else _checkpoints_of(self.spread, self.saving)
 
     def resume(self) -> int:
         """Take up the newest whole checkpoint, if there is one; returns the finished steps."""
@@ -278,6 +279,12 @@ class Training:
             },
         )
         self.log.write("loads", {"step": step, "loads": loads_LE.tolist()})
+
+
+def _checkpoints_of(spread: Spread, saving: Saving) -> "ShardedCheckpoints":
+    from sapience.training.sharded_checkpoint import ShardedCheckpoints  # takes most of a second to import
+
+    return ShardedCheckpoints(saving.folder, saving.keep, spread)
 
 
 @torch.no_grad()

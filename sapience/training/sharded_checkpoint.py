@@ -24,9 +24,10 @@ from sapience.training.checkpoint_folder import (
     checkpoint_record,
     files_agree,
     finish_checkpoint,
+    has_parts,
     sha256,
 )
-from sapience.training.checkpoint_parts import has_parts, part_of_tensor, read_parts, write_parts
+from sapience.training.checkpoint_parts import part_of_tensor, read_parts, write_parts
 
 
 @dataclass
