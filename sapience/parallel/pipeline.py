@@ -9,6 +9,7 @@ embedding at both ends), and so are the sums.
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -69,9 +70,14 @@ class Pipeline:
             (group,) = make_groups([ranks])
             shared = sorted({holders for part in self._parts() if len(holders := self._held_by(part)) > 1})
             groups = make_groups([[ranks[place] for place in holders] for holders in shared])
+            # A line of its own for each direction: NCCL sends nothing before what stands in front of it has been received.
+            pairs = {pair for copy in self.places for pair in pairwise(copy) if pair[0] != pair[1]}
+            ways = sorted(pairs | {(to, sender) for sender, to in pairs})
+            lines = make_groups([[ranks[sender], ranks[to]] for sender, to in ways], "line")
             if here in ranks:
                 self.ranks, self.rank, self.group = list(ranks), list(ranks).index(here), group
                 self._groups = dict(zip(shared, groups, strict=True))
+                self.lines = dict(zip(ways, lines, strict=True))
         names: dict[tuple[int, ...], list[str]] = {}
         self._holders = {name: self._held_by(_part_of(name)) for name, _ in model.named_parameters()}
         for name, holders in self._holders.items():
@@ -181,7 +187,8 @@ class _Post:
         number = self._sent.get(to, 0)
         self._sent[to] = number + 1
         tensor = tensor.contiguous()
-        work = dist.isend(tensor, self.pipeline.ranks[to], group=self.pipeline.group, tag=number)
+        line = self.pipeline.lines[self.pipeline.rank, to]
+        work = dist.isend(tensor, self.pipeline.ranks[to], group=line, tag=number)
         self._leaving.append((tensor, _there(work)))
         while self._leaving and self._leaving[0][1].is_completed():
             self._leaving.popleft()
@@ -195,7 +202,8 @@ class _Post:
             number, next_ = self._incoming[sender].popleft()
             model = self.pipeline.model
             tensor = torch.empty(shape(next_.microbatch), dtype=model.number, device=model.device)
-            work = dist.irecv(tensor, self.pipeline.ranks[sender], group=self.pipeline.group, tag=number)
+            line = self.pipeline.lines[sender, self.pipeline.rank]
+            work = dist.irecv(tensor, self.pipeline.ranks[sender], group=line, tag=number)
             self._asked[next_] = tensor, _there(work)
         tensor, work = self._asked.pop(message)
         work.wait()
