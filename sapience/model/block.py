@@ -124,7 +124,10 @@ class ExpertBlock(nn.Module):
 
     def combine(self, hidden_BTD: Tensor, x_TD: Tensor, outputs_ND: Tensor, order: ExpertOrder) -> Tensor:
         """The residual stream with the experts' outputs and the shared experts' added."""
-        return hidden_BTD + self._with_shared(x_TD, combine(outputs_ND, order)).view_as(hidden_BTD)
+        mixed_TD = combine(outputs_ND, order)
+        if self.shared is not None:
+            mixed_TD = mixed_TD + self.shared(x_TD)
+        return hidden_BTD + mixed_TD.view_as(hidden_BTD)
 
     def observe(self, routing: Routing, rows: int, context: Context) -> Router:
         """Load and balance term of this pass."""
@@ -153,11 +156,9 @@ class ExpertBlock(nn.Module):
     def _mixed(self, x_TD: Tensor, tiles: Tiles | None) -> tuple[Tensor, Routing]:
         """What all experts add, and the routing."""
         routing, order = self.route(x_TD)
-        mixed_TD = self.experts.of_tokens(x_TD, sort_weights(routing.weights_TK, order), order, tiles)
-        return self._with_shared(x_TD, mixed_TD, tiles), routing
-
-    def _with_shared(self, x_TD: Tensor, mixed_TD: Tensor, tiles: Tiles | None = None) -> Tensor:
-        return mixed_TD if self.shared is None else mixed_TD + self.shared(x_TD, tiles)
+        beside = None if self.shared is None else partial(self.shared, x_TD, tiles)
+        weights_N = sort_weights(routing.weights_TK, order)
+        return self.experts.of_tokens(x_TD, weights_N, order, tiles, beside), routing
 
 
 def _attended(

@@ -1,5 +1,7 @@
 """Feed-forward layers: SwiGLU, dense or as routed experts (DeepSeek-V3 report, section 2.1.2)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +45,11 @@ class Experts(nn.Module):
     @property
     def multiple(self) -> int:
         """Of what the rows of an expert have to be a multiple."""
-        return BLOCK if self.down_copy.precision == "fp8" else 1
+        return BLOCK if self._in_fp8 else 1
+
+    @property
+    def _in_fp8(self) -> bool:
+        return self.down_copy.precision == "fp8"
 
     def copies(self) -> list[tuple[Tensor, Copy]]:
         """The weights and their copies."""
@@ -53,15 +59,25 @@ class Experts(nn.Module):
         """Rows sorted by expert, counts[e] of them for expert e, through their expert, times their weight."""
         return sorted_experts(rows_ND, weights_N, self._matrices(), counts_E)
 
-    def of_tokens(self, tokens_TD: Tensor, weights_N: Tensor, order: ExpertOrder, tiles: Tiles | None = None) -> Tensor:
+    def of_tokens(
+        self,
+        tokens_TD: Tensor,
+        weights_N: Tensor,
+        order: ExpertOrder,
+        tiles: Tiles | None = None,
+        beside: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
         """The same of the tokens' copies in this order, summed over each token's: [T, D]. The copies are not kept.
 
-        `tiles`: the tokens', for FP8, where they have been made.
+        `tiles`: the tokens', for FP8, where they have been made. `beside` makes what else is added to every token: it can be
+        made while tokens are on their way, where they have a way to go.
         """
-        if self.multiple == BLOCK:
+        if self._in_fp8:
             blocks = self.gate_up_copy.blocks, self.down_copy.blocks
-            return fp8_experts(tokens_TD, weights_N, self.gate_up_EFD, self.down_EDF, *blocks, order, tiles)
-        return routed_experts(tokens_TD, weights_N, self._matrices(), order)
+            mixed_TD = fp8_experts(tokens_TD, weights_N, self.gate_up_EFD, self.down_EDF, *blocks, order, tiles)
+        else:
+            mixed_TD = routed_experts(tokens_TD, weights_N, self._matrices(), order)
+        return mixed_TD if beside is None else mixed_TD + beside()
 
     def _matrices(self) -> ExpertWeights:
         gate_up = self.gate_up_EFD if self.gate_up_copy.narrow is None else self.gate_up_copy.narrow

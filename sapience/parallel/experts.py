@@ -3,10 +3,10 @@
 A rank's copies of tokens, sorted by expert, go to the ranks that have the experts, and the outputs back; no token is dropped
 (DeepSeek-V3 report, section 3.2.2). That the experts of a token are on few nodes is the gate's doing (`topk_group`). What has
 arrived is to the experts here like tokens of which each has chosen one expert, so that precisions and kernels are those of a
-single rank. All ranks of a group have to go through their layers at the same time.
+single rank. The shared experts work while tokens travel. All ranks of a group have to go through their layers together.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -17,16 +17,17 @@ from sapience.model.linear import Copy
 from sapience.model.transformer import Transformer
 from sapience.ops.fp8_tiles import Tiles
 from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order, sort_weights
+from sapience.parallel.exchange import arrive, depart
 from sapience.parallel.schedule import Impossible
 
 
 class SpreadExperts(Experts):
     """A rank's part of a layer's experts: the first axis of their matrices is divided among the group."""
 
-    def __init__(self, whole: Experts, group: dist.ProcessGroup) -> None:
-        """Raises Impossible where the experts cannot be divided evenly."""
+    def __init__(self, whole: Experts, group: dist.ProcessGroup, narrow: bool = False) -> None:
+        """`narrow`: what travels to experts is in FP8. Raises Impossible where the experts cannot be divided evenly."""
         nn.Module.__init__(self)
-        self.group, self.ranks = group, dist.get_world_size(group)
+        self.group, self.ranks, self.narrow = group, dist.get_world_size(group), narrow
         experts = len(whole.gate_up_EFD)
         if experts % self.ranks:
             raise Impossible(f"{experts} experts cannot be divided among {self.ranks} ranks")
@@ -40,20 +41,31 @@ class SpreadExperts(Experts):
         """Copies travel without empty places between them."""
         return 1
 
-    def of_tokens(self, tokens_TD: Tensor, weights_N: Tensor, order: ExpertOrder, tiles: Tiles | None = None) -> Tensor:
+    def of_tokens(
+        self,
+        tokens_TD: Tensor,
+        weights_N: Tensor,
+        order: ExpertOrder,
+        tiles: Tiles | None = None,
+        beside: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
         """See Experts; `order` is of all experts."""
         counts_RE = order.counts_E.view(self.ranks, -1)
         arriving_RE = torch.empty_like(counts_RE)
         dist.all_to_all_single(arriving_RE, counts_RE.contiguous(), group=self.group)
         leaving, arriving = counts_RE.sum(1).tolist(), arriving_RE.sum(1).tolist()
-        rows_MD = _exchanged(dispatch(tokens_TD, order), leaving, arriving, self.group)
-        weights_M = _exchanged(weights_N, leaving, arriving, self.group)
+        rows = depart(dispatch(tokens_TD, order), leaving, arriving, self.group, narrow=self.narrow)
+        weights = depart(weights_N, leaving, arriving, self.group)
+        added_TD = None if beside is None else beside()
+        rows_MD, weights_M = arrive(rows), arrive(weights)
         experts = arriving_RE.shape[1]
         chosen = torch.arange(experts, device=tokens_TD.device).repeat(self.ranks)
         chosen_M = chosen.repeat_interleave(arriving_RE.flatten(), output_size=sum(arriving))
         here = expert_order(chosen_M.unsqueeze(1), experts, super().multiple)
         outputs_MD = super().of_tokens(rows_MD, sort_weights(weights_M.unsqueeze(1), here), here)
-        return combine(_exchanged(outputs_MD, arriving, leaving, self.group), order)
+        outputs = depart(outputs_MD, arriving, leaving, self.group, narrow_back=self.narrow)
+        mixed_TD = combine(arrive(outputs), order)
+        return mixed_TD if added_TD is None else mixed_TD + added_TD
 
 
 def part_of(experts: int, rank: int, ranks: int) -> slice:
@@ -61,34 +73,10 @@ def part_of(experts: int, rank: int, ranks: int) -> slice:
     return slice(experts // ranks * rank, experts // ranks * (rank + 1))
 
 
-def spread_experts(model: Transformer, group: dist.ProcessGroup) -> list[str]:
-    """Keep a rank's part of all layers' experts, in place; the names of the parameters that have become parts. Raises
-    Impossible where the experts cannot be divided evenly."""
+def spread_experts(model: Transformer, group: dist.ProcessGroup, narrow: bool = False) -> list[str]:
+    """Keep a rank's part of all layers' experts, in place; the names of the parameters that have become parts. See
+    SpreadExperts."""
     for block in model.gates():
-        block.experts = SpreadExperts(block.experts, group)
+        block.experts = SpreadExperts(block.experts, group, narrow)
     spread = {id(p) for block in model.gates() for p in block.experts.parameters()}
     return [name for name, p in model.named_parameters() if id(p) in spread]
-
-
-def _exchanged(rows: Tensor, leaving: list[int], arriving: list[int], group: dist.ProcessGroup) -> Tensor:
-    """What the ranks have sent here, one after another, for leaving[r] rows sent to rank r; gradients travel back."""
-    result: Tensor = _Exchange.apply(rows, leaving, arriving, group)
-    return result
-
-
-class _Exchange(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, leaving: list[int], arriving: list[int], group: dist.ProcessGroup) -> Tensor:
-        ctx.sizes, ctx.group = (leaving, arriving), group
-        return _sent(rows, leaving, arriving, group)
-
-    @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None]:
-        leaving, arriving = ctx.sizes
-        return _sent(slopes[0], arriving, leaving, ctx.group), None, None, None
-
-
-def _sent(rows: Tensor, leaving: list[int], arriving: list[int], group: dist.ProcessGroup) -> Tensor:
-    received = rows.new_empty(sum(arriving), *rows.shape[1:])
-    dist.all_to_all_single(received, rows.contiguous(), arriving, leaving, group=group)
-    return received

@@ -22,6 +22,9 @@ class LayoutSection(Section):
     """Layers of each stage; by default divided so that the stage with most arithmetic has as little as can be."""
     expert: int = Field(default=1, ge=1)
     """Data-parallel ranks that have the experts of each layer between them, and send each other tokens."""
+    dispatch: Literal["exact", "fp8"] = "exact"
+    """How tokens travel to their experts, and the gradients of experts' outputs: in the model's own type, or half as large in
+    FP8, as V3 sends them (report, section 3.3.3). The ways back are exact always."""
     context: int = Field(default=1, ge=1)
     """Data-parallel ranks that have the places of each row between them, for contexts that are too long for one."""
     shard_optimizer: bool = True
