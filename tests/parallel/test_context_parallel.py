@@ -17,9 +17,12 @@ from sapience.parallel.context import ContextGroup
 from sapience.parallel.groups import make_groups
 from sapience.training.objective import NextTokens
 
+SLOW = pytest.mark.slow
 
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("sharded", [False, True])
+
+@pytest.mark.parametrize(("ranks", "sharded"), [
+    (2, True), pytest.param(2, False, marks=SLOW), pytest.param(4, True, marks=SLOW), pytest.param(4, False, marks=SLOW),
+])  # fmt: skip
 def test_twenty_steps_are_those_of_one_process(ranks: int, sharded: bool) -> None:
     compare(task_of(layers=3), Layout(data=ranks, context=ranks, sharded=sharded), 1e-9)
 
@@ -35,8 +38,9 @@ def test_several_groups_and_experts_spread_within_and_across_them(expert: int) -
     compare(task_of(layers=3, steps=3), Layout(data=4, context=2, expert=expert, sharded=True), 1e-9)
 
 
-@pytest.mark.parametrize("name", ["1f1b", "interleaved", "zb1p", "dualpipe", "dualpipev"])
-@pytest.mark.parametrize("expert", [1, 2])
+@pytest.mark.parametrize(("name", "expert"), [
+    ("1f1b", 1), ("interleaved", 2), ("zb1p", 2), ("dualpipe", 2), ("dualpipev", 1),
+])  # fmt: skip
 def test_with_pipelines(name: str, expert: int) -> None:
     layout = Layout(2, name, data=2, context=2, expert=expert, sharded=True)
     compare(task_of(layers=5, steps=3, microbatches=4), layout, 1e-9)
@@ -75,8 +79,9 @@ def _batch(kind: str, length: int) -> Microbatch:
 
 
 @pytest.mark.parametrize("kind", ["plain", "isolated", "prefix", "positions"])
-@pytest.mark.parametrize(("ranks", "length"), [(2, 17), (2, 32), (4, 9), (4, 33)])
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("ranks", "length", "recompute"), [
+    (2, 17, False), (4, 33, True), pytest.param(2, 32, True, marks=SLOW), pytest.param(4, 9, False, marks=SLOW),
+])  # fmt: skip
 def test_states_of_all_places_are_those_of_one_process(kind: str, ranks: int, length: int, recompute: bool) -> None:
     model, batch = tiny_model(tiny_config(), dtype=torch.float64), _batch(kind, length)
     forward = model(batch)

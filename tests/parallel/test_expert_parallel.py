@@ -34,6 +34,16 @@ def test_pipelines_whose_ranks_share_experts(name: str) -> None:
     compare(task_of(layers=5, steps=3, microbatches=8), Layout(2, name, data=2, expert=2, sharded=True), 1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [
+    Layout(2, "dualpipe", data=4, expert=2, sharded=True), Layout(4, "zb1p", data=2, expert=2, sharded=True),
+    Layout(2, "dualpipev", data=4, expert=4), Layout(4, "dualpipe", data=2, expert=2, sharded=True),
+    Layout(2, "interleaved", data=4, expert=4, context=2, sharded=True), Layout(data=8, expert=8, sharded=True),
+], ids=str)  # fmt: skip
+def test_mixtures_of_eight(layout: Layout) -> None:
+    compare(task_of(steps=20, microbatches=32), layout, 1e-9)
+
+
 def test_float32() -> None:
     compare(task_of(layers=3, steps=2, dtype=torch.float32), Layout(data=2, expert=2), 1e-5)
 
