@@ -45,7 +45,7 @@ def refusal(tmp_path: Path, tree: Any, *overrides: str) -> str:
             "did you mean steps?",
         ),
         ({"serve": {"drafts": 2}}, "serve.drafts", "did you mean draft?"),
-        ({"parallel": {"zzz": 1}}, "parallel.zzz", "known keys here: threads"),
+        ({"parallel": {"zzz": 1}}, "parallel.zzz", "known keys here: pipeline"),
         ({"corpus": {"sources": [SOURCES[0] | {"langauge": "de"}]}}, "langauge", "did you mean language?"),
         ({"corpus": {"sources": [SOURCES[1] | {"famlies": {}}]}}, "famlies", "did you mean families?"),
     ],
