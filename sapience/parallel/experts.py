@@ -17,7 +17,7 @@ from sapience.model.linear import Copy
 from sapience.model.transformer import Transformer
 from sapience.ops.fp8_tiles import Tiles
 from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order, sort_weights
-from sapience.parallel.exchange import arrive, depart
+from sapience.parallel.all_to_all import arrive, depart
 from sapience.parallel.schedule import Impossible
 
 

@@ -7,6 +7,8 @@ impossible; it is checked before any process starts, and it is the documentation
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 from sapience.parallel.schedule import Impossible
 from sapience.parallel.schedules import SCHEDULES
@@ -51,19 +53,14 @@ class Mesh:
 
     def expert_groups(self) -> list[list[int]]:
         """The ranks that have the experts of a layer between them: neighbours."""
-        return [
-            group[start : start + self.expert]
-            for group in self.data_groups()
-            for start in range(0, self.data, self.expert)
-        ]
+        return self._neighbours(self.expert)
 
     def context_groups(self) -> list[list[int]]:
         """The ranks that have rows between them: neighbours."""
-        return [
-            group[start : start + self.context]
-            for group in self.data_groups()
-            for start in range(0, self.data, self.context)
-        ]
+        return self._neighbours(self.context)
+
+    def _neighbours(self, size: int) -> list[list[int]]:
+        return [group[start : start + size] for group in self.data_groups() for start in range(0, self.data, size)]
 
     def same_experts(self) -> list[list[int]]:
         """The ranks that have the same experts."""
@@ -115,20 +112,12 @@ def _ranks(plan: Plan) -> str | None:
     return None
 
 
-def _experts_of_data(plan: Plan) -> str | None:
-    if plan.data % plan.parallel.expert:
+def _of_data(dimension: Literal["expert", "context"], plan: Plan) -> str | None:
+    wanted = getattr(plan.parallel, dimension)
+    if plan.data % wanted:
         return (
             f"{plan.data} data-parallel ranks ({plan.ranks} processes, {plan.name}.pipeline={plan.parallel.pipeline}) are no "
-            f"multiple of {plan.name}.expert={plan.parallel.expert}"
-        )
-    return None
-
-
-def _rows_of_data(plan: Plan) -> str | None:
-    if plan.data % plan.parallel.context:
-        return (
-            f"{plan.data} data-parallel ranks ({plan.ranks} processes, {plan.name}.pipeline={plan.parallel.pipeline}) are no "
-            f"multiple of {plan.name}.context={plan.parallel.context}"
+            f"multiple of {plan.name}.{dimension}={wanted}"
         )
     return None
 
@@ -160,8 +149,8 @@ def _microbatches(plan: Plan) -> str | None:
 
 RULES = (
     Rule("The number of processes is a multiple of `pipeline`; the quotient is the number of data-parallel ranks.", _ranks),
-    Rule("The number of data-parallel ranks is a multiple of `expert`.", _experts_of_data),
-    Rule("The number of data-parallel ranks is a multiple of `context`.", _rows_of_data),
+    Rule("The number of data-parallel ranks is a multiple of `expert`.", partial(_of_data, "expert")),
+    Rule("The number of data-parallel ranks is a multiple of `context`.", partial(_of_data, "context")),
     Rule("The number of routed experts is a multiple of `expert`.", _experts),
     Rule("Every stage has at least one layer; `interleaved` and `dualpipev` have two stages a rank.", _layers),
     Rule("A step has enough rows for equal numbers of micro-batches on all data-parallel ranks, as many as the schedule asks "

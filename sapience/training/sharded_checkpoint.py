@@ -5,6 +5,7 @@ training goes on. Nobody begins another one, or ends, before the last is whole. 
 process, or any other number in any layout, reads these.
 """
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ class ShardedCheckpoints:
         self.spread.agree_on("checkpoints", [candidate.name for candidate in candidates])
         for candidate in reversed(candidates):
             record = checkpoint_record(candidate)
-            if record is None or not self._all_agree(candidate, record["sha256"]):
+            if not self._all_agree(candidate, record) or record is None:
                 continue
             if has_parts(candidate):
                 weights, optimizer = read_parts(candidate, self._wanted)
@@ -89,17 +90,16 @@ class ShardedCheckpoints:
 
     def _copied(self, key: str, value: Tensor) -> Tensor:
         copy = value.detach().to("cpu", copy=True)
-        return (
-            part_of_tensor(copy, self._mesh)
-            if self._mesh is not None and self.spread.is_part(key) and copy.ndim
-            else copy
-        )
+        if self._mesh is None or not self.spread.is_part(key) or not copy.ndim:
+            return copy
+        return part_of_tensor(copy, self._mesh)
 
-    def _all_agree(self, candidate: Path, sums: Mapping[str, str]) -> bool:
-        """Whether the files are what they were; each rank looks at some."""
+    def _all_agree(self, candidate: Path, record: Mapping[str, Any] | None) -> bool:
+        """Whether the files are what their record says; each rank looks at some."""
         rank, size = dist.get_rank(self._group), dist.get_world_size(self._group)
+        mine = record is not None and files_agree(candidate, sorted(record["sha256"].items())[rank::size])
         found: list[Any] = [None] * size
-        dist.all_gather_object(found, files_agree(candidate, sorted(sums.items())[rank::size]), group=self._group)
+        dist.all_gather_object(found, mine, group=self._group)
         return all(found)
 
     def _write(
@@ -114,9 +114,7 @@ class ShardedCheckpoints:
             everyones: list[Any] | None = [None] * dist.get_world_size(self._group) if self.spread.writes else None
             dist.gather_object(sums, everyones, dst=0, group=self._group)
             if everyones is not None:
-                finish_checkpoint(
-                    self.folder, step, state, {k: v for each in everyones for k, v in each.items()}, self.keep
-                )
+                finish_checkpoint(self.folder, step, state, dict(ChainMap(*everyones)), self.keep)
             dist.barrier(group=self._group)
         except BaseException as error:
             self._failed.append(error)

@@ -118,7 +118,7 @@ def test_every_operation_is_timed(
     for record in records:
         assert record["what"] == "ops" and record["ms"] > 0
         assert (record["gflops"] is None) != (record["gbytes_per_s"] is None)
-        assert record["of_ceiling"] is None or record["of_ceiling"] > 0  # a busy machine may measure a low ceiling
+        assert record["of_ceiling"] is None or 0 < record["of_ceiling"] < 2
     with pytest.raises(SystemExit):
         main(["bench", "ops", *given])
     assert len(capsys.readouterr().out.splitlines()) == len(names) + 1
