@@ -114,5 +114,5 @@ def prediction_labels(batch: Microbatch, depth: int) -> Tensor:
     same = documents[:, depth:] == documents[:, : labels.shape[1]]
     labels = torch.where(same, labels, IGNORE)
     return (
-        labels if batch.shared is None else batch.shared.ahead(functional.pad(labels, (0, depth), value=IGNORE), 0, 0)
+        labels if batch.shared is None else functional.pad(labels, (0, depth), value=IGNORE)[:, batch.shared.places_T]
     )
