@@ -1,10 +1,11 @@
 """One transformer layer, as steps that a schedule can interleave.
 
 A block with experts is attention, routing, dispatch, experts, combine. Each is a method that takes and returns plain
-tensors, so that a pipeline may run the steps of two micro-batches in turn, put the exchange between dispatch and experts
-on a stream of its own, and split backward into its input and weight parts. `forward` calls them in order.
+tensors, so that a pipeline may run the steps of two micro-batches in turn, with the exchange between dispatch and experts
+under way meanwhile (`until_dispatch`, `expert`, `combine`). `forward` calls them in order.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -122,12 +123,32 @@ class ExpertBlock(nn.Module):
         outputs: Tensor = self.experts(rows_ND, weights_N, order.counts_E)
         return outputs
 
-    def combine(self, hidden_BTD: Tensor, x_TD: Tensor, outputs_ND: Tensor, order: ExpertOrder) -> Tensor:
-        """The residual stream with the experts' outputs and the shared experts' added."""
-        mixed_TD = combine(outputs_ND, order)
-        if self.shared is not None:
-            mixed_TD = mixed_TD + self.shared(x_TD)
-        return hidden_BTD + mixed_TD.view_as(hidden_BTD)
+    def beside(self, hidden_BTD: Tensor, x_TD: Tensor, tiles: Tiles | None = None) -> Tensor:
+        """The residual stream with the shared experts' outputs added: what needs nothing of the routed ones."""
+        return hidden_BTD if self.shared is None else hidden_BTD + self.shared(x_TD, tiles).view_as(hidden_BTD)
+
+    def combine(self, rest_BTD: Tensor, outputs_ND: Tensor, order: ExpertOrder) -> Tensor:
+        """The residual stream with the routed experts' outputs added to the rest."""
+        return rest_BTD + combine(outputs_ND, order).view_as(rest_BTD)
+
+    def until_dispatch(
+        self, hidden_BTD: Tensor, context: Context, leave: Callable[[Tensor, Tensor, ExpertOrder], None]
+    ) -> tuple[Tensor, Router]:
+        """What comes in front of the routed experts: the residual stream without them, and the layer's router.
+
+        `leave` is given the dispatched rows, their weights and their order as soon as they are there: the shared experts'
+        outputs are made after that.
+        """
+        hidden_BTD = self.attend(hidden_BTD, context)
+        tiles = _tiles(self.feed_forward_norm, self.attention.out, hidden_BTD)
+
+        def mix(x_TD: Tensor) -> tuple[Tensor, Routing]:
+            routing, order = self.route(x_TD)
+            leave(*self.dispatch(x_TD, routing, order), order)
+            return self.beside(hidden_BTD, x_TD, tiles), routing
+
+        rest_BTD, routing = after_norm(self.normalise, mix, hidden_BTD, "norms" in self.recompute)
+        return rest_BTD, self.observe(routing, hidden_BTD.shape[0], context)
 
     def observe(self, routing: Routing, rows: int, context: Context) -> Router:
         """Load and balance term of this pass."""

@@ -125,6 +125,11 @@ class Transformer(nn.Module):
         parts: list[nn.Module] = [*self._blocks(), self.norm, *norms]
         self._compiled = {id(part): torch.compile(part, dynamic=False) for part in parts}
 
+    @property
+    def compiled(self) -> bool:
+        """Whether layers are compiled."""
+        return bool(self._compiled)
+
     def _run(self, part: nn.Module, *inputs: Any) -> Any:
         """The part's result, by its compiled form where there is one and a gradient is wanted."""
         run = self._compiled.get(id(part), part) if torch.is_grad_enabled() else part

@@ -19,13 +19,14 @@ from sapience.ops.fp8_tiles import Tiles, dequantized, quantize_rows
 
 
 @dataclass
-class _Message:
-    """One way of rows."""
+class Shipment:
+    """Rows that travel one way: leaving[r] of them, one after another, to rank r, and arriving[r] from it."""
 
     leaving: Sequence[int]
     arriving: Sequence[int]
     group: dist.ProcessGroup
-    narrow: bool
+    narrow: bool = False
+    """In FP8."""
     _sent: list[Tensor] = field(default_factory=list)
     _received: list[Tensor] = field(default_factory=list)
     _under_way: list[dist.Work] = field(default_factory=list)
@@ -33,6 +34,7 @@ class _Message:
     _dtype: torch.dtype = torch.float32
 
     def launch(self, rows_ND: Tensor) -> None:
+        """Start the messages."""
         self._width, self._dtype = rows_ND.shape[-1], rows_ND.dtype
         self._sent = _packed(rows_ND) if self.narrow else [rows_ND.contiguous()]
         for part in self._sent:
@@ -45,6 +47,7 @@ class _Message:
             self._under_way.append(work)
 
     def wait(self) -> Tensor:
+        """What the ranks have sent here, one after another."""
         for work in self._under_way:
             work.wait()
         received = self._received
@@ -58,8 +61,8 @@ class Trip:
 
     ticket: Tensor
     """Nothing, but it has a gradient's path."""
-    there: _Message
-    back: _Message
+    there: Shipment
+    back: Shipment
 
 
 def depart(
@@ -74,8 +77,8 @@ def depart(
 
     `narrow`: they travel in FP8; `narrow_back`: their gradients do.
     """
-    there = _Message(leaving, arriving, group, narrow)
-    back = _Message(arriving, leaving, group, narrow_back)
+    there = Shipment(leaving, arriving, group, narrow)
+    back = Shipment(arriving, leaving, group, narrow_back)
     return Trip(_Departure.apply(rows_ND, there, back), there, back)
 
 
@@ -87,7 +90,7 @@ def arrive(trip: Trip) -> Tensor:
 
 class _Departure(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows_ND: Tensor, there: _Message, back: _Message) -> Tensor:
+    def forward(ctx: Any, rows_ND: Tensor, there: Shipment, back: Shipment) -> Tensor:
         ctx.back = back
         there.launch(rows_ND)
         return rows_ND.new_empty(0)
@@ -99,7 +102,7 @@ class _Departure(torch.autograd.Function):
 
 class _Arrival(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ticket: Tensor, there: _Message, back: _Message) -> Tensor:
+    def forward(ctx: Any, ticket: Tensor, there: Shipment, back: Shipment) -> Tensor:
         ctx.back = back
         return there.wait()
 

@@ -7,6 +7,7 @@ single rank. The shared experts work while tokens travel. All ranks of a group h
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,18 @@ from sapience.ops.fp8_tiles import Tiles
 from sapience.ops.permutation import ExpertOrder, combine, dispatch, expert_order, sort_weights
 from sapience.parallel.all_to_all import arrive, depart
 from sapience.parallel.schedule import Impossible
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """How copies of a layer's tokens travel."""
+
+    leaving: list[int]
+    """To each rank of the group."""
+    arriving: list[int]
+    """From each."""
+    arriving_RE: Tensor
+    """The same, for each of the experts here."""
 
 
 class SpreadExperts(Experts):
@@ -50,22 +63,30 @@ class SpreadExperts(Experts):
         beside: Callable[[], Tensor] | None = None,
     ) -> Tensor:
         """See Experts; `order` is of all experts."""
+        crossing = self.crossing(order)
+        ways = crossing.leaving, crossing.arriving, self.group
+        rows = depart(dispatch(tokens_TD, order), *ways, narrow=self.narrow)
+        weights = depart(weights_N, *ways)
+        added_TD = None if beside is None else beside()
+        outputs_MD = self.here(arrive(rows), arrive(weights), crossing)
+        outputs = depart(outputs_MD, crossing.arriving, crossing.leaving, self.group, narrow_back=self.narrow)
+        mixed_TD = combine(arrive(outputs), order)
+        return mixed_TD if added_TD is None else mixed_TD + added_TD
+
+    def crossing(self, order: ExpertOrder) -> Crossing:
+        """How many copies of tokens go where; all ranks of the group tell each other."""
         counts_RE = order.counts_E.view(self.ranks, -1)
         arriving_RE = torch.empty_like(counts_RE)
         dist.all_to_all_single(arriving_RE, counts_RE.contiguous(), group=self.group)
-        leaving, arriving = counts_RE.sum(1).tolist(), arriving_RE.sum(1).tolist()
-        rows = depart(dispatch(tokens_TD, order), leaving, arriving, self.group, narrow=self.narrow)
-        weights = depart(weights_N, leaving, arriving, self.group)
-        added_TD = None if beside is None else beside()
-        rows_MD, weights_M = arrive(rows), arrive(weights)
-        experts = arriving_RE.shape[1]
-        chosen = torch.arange(experts, device=tokens_TD.device).repeat(self.ranks)
-        chosen_M = chosen.repeat_interleave(arriving_RE.flatten(), output_size=sum(arriving))
-        here = expert_order(chosen_M.unsqueeze(1), experts, super().multiple)
-        outputs_MD = super().of_tokens(rows_MD, sort_weights(weights_M.unsqueeze(1), here), here)
-        outputs = depart(outputs_MD, arriving, leaving, self.group, narrow_back=self.narrow)
-        mixed_TD = combine(arrive(outputs), order)
-        return mixed_TD if added_TD is None else mixed_TD + added_TD
+        return Crossing(counts_RE.sum(1).tolist(), arriving_RE.sum(1).tolist(), arriving_RE)
+
+    def here(self, rows_MD: Tensor, weights_M: Tensor, crossing: Crossing) -> Tensor:
+        """What this rank's experts make of the rows that have arrived, times their weights, in the order of arrival."""
+        ranks, experts = crossing.arriving_RE.shape
+        chosen = torch.arange(experts, device=rows_MD.device).repeat(ranks)
+        chosen_M = chosen.repeat_interleave(crossing.arriving_RE.flatten(), output_size=sum(crossing.arriving))
+        order = expert_order(chosen_M.unsqueeze(1), experts, super().multiple)
+        return super().of_tokens(rows_MD, sort_weights(weights_M.unsqueeze(1), order), order)
 
 
 def part_of(experts: int, rank: int, ranks: int) -> slice:

@@ -18,10 +18,11 @@ class Message:
 
 
 def sent(schedule: Schedule, rank: int) -> list[tuple[int, Message]]:
-    """All that a rank sends, in order, and to whom; what it keeps for itself is to itself."""
+    """All that a rank sends, in order, and to whom; what it keeps for itself is to itself. Of a pair the backward chunk's comes
+    first, as its first piece does."""
     messages = []
     for action in schedule.actions[rank]:
-        for chunk in action:
+        for chunk in reversed(action):
             message: Message | None = None
             if chunk.kind == "F" and chunk.stage + 1 < schedule.stages:
                 message = Message("hidden", chunk.stage + 1, chunk.microbatch)

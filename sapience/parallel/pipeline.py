@@ -6,7 +6,7 @@ lock up. After the last action the gradients of parts that several ranks hold ar
 embedding at both ends), and so are the sums.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,6 +23,7 @@ from sapience.ops.put_off import Later, expected
 from sapience.parallel.executor import Sums
 from sapience.parallel.groups import make_groups
 from sapience.parallel.messages import Message, received, sent
+from sapience.parallel.pieces import Pieces, Steps, in_turns
 from sapience.parallel.schedule import Chunk, Schedule, check
 
 
@@ -41,12 +42,6 @@ class StageObjective(Protocol):
         """From the gates of some layers: the same."""
 
 
-def one_after_the_other(forward: Callable[[], None], backward: Callable[[], None]) -> None:
-    """How a pair of chunks runs unless somebody knows better."""
-    forward()
-    backward()
-
-
 class Pipeline:
     """A step executor of one rank. The model has been cut down to the rank's stages (`stages.keep`)."""
 
@@ -58,12 +53,15 @@ class Pipeline:
         division: Sequence[range],
         places: Sequence[Sequence[int]],
         pipelines: Sequence[Sequence[int]],
-        pair: Callable[[Callable[[], None], Callable[[], None]], None] = one_after_the_other,
+        pair: Callable[[Steps, Steps], None] = in_turns,
     ) -> None:
         """`schedule`: that of so many micro-batches; `places`: its `copies`, whatever their number. `pipelines`: the ranks of
-        each. `pair` runs an overlapped pair. All ranks of the world make theirs together."""
+        each. `pair` runs an overlapped pair, a forward chunk and a backward chunk, to their ends. All ranks of the world make
+        theirs together."""
         self.model, self.objective, self.division, self.pair = model, objective, division, pair
         self.places = tuple(map(tuple, places))
+        self.cuts = False
+        """Whether chunks are cut where tokens travel to experts, so that others can run meanwhile."""
         self._schedule_of, self._schedules = schedule, dict[int, Schedule]()
         here = dist.get_rank()
         for ranks in pipelines:
@@ -154,6 +152,11 @@ class Pipeline:
         return Sums(sums, flat[len(names) :].view_as(loads).to(loads.dtype))
 
 
+def _finish(steps: Steps) -> None:
+    for _ in steps:
+        pass
+
+
 def _part_of(name: str) -> str:
     """The part that a parameter belongs to."""
     part, *rest = name.split(".")
@@ -169,7 +172,8 @@ class _Post:
     _asked: dict[Message, tuple[Tensor, dist.Work]] = field(default_factory=dict)
     _own: dict[Message, Tensor] = field(default_factory=dict)
     _leaving: deque[tuple[Tensor, dist.Work]] = field(default_factory=deque)
-    _sent: dict[int, int] = field(default_factory=dict)
+    _numbers: Counter[int] = field(default_factory=Counter)
+    _held: dict[Message, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rank = self.pipeline.rank
@@ -178,15 +182,24 @@ class _Post:
         }
         self._from = {message: sender for sender, queue in self._incoming.items() for _, message in queue}
         self._to: Mapping[Message, int] = {message: to for to, message in sent(self.schedule, rank)}
+        self._outgoing: dict[int, deque[Message]] = {to: deque() for to in self._to.values()}
+        for message, to in self._to.items():
+            self._outgoing[to].append(message)
 
     def send(self, message: Message, tensor: Tensor) -> None:
+        """When its turn has come: of a pair, either chunk may be the first to end."""
         to = self._to[message]
         if to == self.pipeline.rank:
             self._own[message] = tensor
             return
-        number = self._sent.get(to, 0)
-        self._sent[to] = number + 1
-        tensor = tensor.contiguous()
+        self._held[message] = tensor.contiguous()
+        queue = self._outgoing[to]
+        while queue and queue[0] in self._held:
+            self._leave(to, self._held.pop(queue.popleft()))
+
+    def _leave(self, to: int, tensor: Tensor) -> None:
+        number = self._numbers[to]
+        self._numbers[to] += 1
         line = self.pipeline.lines[self.pipeline.rank, to]
         work = dist.isend(tensor, self.pipeline.ranks[to], group=line, tag=number)
         self._leaving.append((tensor, _there(work)))
@@ -234,32 +247,32 @@ class _Step:
         config = pipeline.model.config
         self.loads_LE = torch.zeros(config.moe_layers, config.n_routed_experts, device=pipeline.model.device)
         self._inputs: dict[tuple[int, int], Tensor] = {}
-        self._ends: dict[tuple[int, int], tuple[Tensor | None, Tensor | None]] = {}
-        """Of every chunk whose backward pass is to come: what left the stage, and what it adds to the loss."""
+        self._ends: dict[tuple[int, int], tuple[Tensor | None, Tensor | None, Pieces | None]] = {}
+        """Of every chunk whose backward pass is to come: what left the stage, what it adds to the loss, and its pieces."""
 
     def run(self) -> None:
-        for action in self.schedule.actions[self.pipeline.rank]:
-            if len(action) == 2:
-                forward, backward = action
-                self.pipeline.pair(lambda: self._do(forward), lambda: self._do(backward))  # noqa: B023
-            else:
-                self._do(action[0])
+        with expected():
+            for action in self.schedule.actions[self.pipeline.rank]:
+                if len(action) == 2:
+                    forward, backward = action
+                    self.pipeline.pair(self._forward(forward), self._backward(backward))
+                else:
+                    self._do(action[0])
         self.post.close()
 
     def _do(self, chunk: Chunk) -> None:
         if chunk.kind == "F":
-            with expected():
-                self._forward(chunk.stage, chunk.microbatch)
+            _finish(self._forward(chunk))
         elif chunk.kind == "I":
             with self.later.chunk():
-                gradient = self._backward(chunk.stage, chunk.microbatch)
-            self._pass_on(chunk, gradient)
+                _finish(self._backward(chunk))
         elif chunk.kind == "B":
-            self._pass_on(chunk, self._backward(chunk.stage, chunk.microbatch))
+            _finish(self._backward(chunk))
         else:
             self.later.make()
 
-    def _forward(self, stage: int, microbatch: int) -> None:
+    def _forward(self, chunk: Chunk) -> Steps:
+        stage, microbatch = chunk.stage, chunk.microbatch
         model, batch, objective = self.pipeline.model, self.microbatches[microbatch], self.pipeline.objective
         context = model.context(batch)
         if stage == 0:
@@ -268,7 +281,13 @@ class _Step:
             hidden = self.post.take(Message("hidden", stage, microbatch), self._shape).requires_grad_()
             self._inputs[stage, microbatch] = hidden
         layers = self.pipeline.division[stage]
-        hidden, routers = model.stretch(hidden, layers, context)
+        pieces: Pieces | None = None
+        if self.pipeline.cuts and not model.compiled:
+            pieces = Pieces(model, layers, context)
+            yield from pieces.forward(hidden)
+            hidden, routers = pieces.end
+        else:
+            hidden, routers = model.stretch(hidden, layers, context)
         numbers = [layer - model.config.first_k_dense_replace for layer in layers]
         self._count(routers, [number for number in numbers if number >= 0])
         loss: Tensor | None = None
@@ -286,11 +305,11 @@ class _Step:
             self._report(values)
             loss = added if loss is None else loss + added
         leaving = None if stage == self.schedule.stages - 1 else hidden
-        self._ends[stage, microbatch] = leaving, loss
+        self._ends[stage, microbatch] = leaving, loss, pieces
 
-    def _backward(self, stage: int, microbatch: int) -> Tensor | None:
-        """The gradient of what entered the stage; None for the first one."""
-        leaving, loss = self._ends.pop((stage, microbatch))
+    def _backward(self, chunk: Chunk) -> Steps:
+        stage, microbatch = chunk.stage, chunk.microbatch
+        leaving, loss, pieces = self._ends.pop((stage, microbatch))
         ends: list[Tensor] = []
         slopes: list[Tensor | None] = []
         if leaving is not None:
@@ -299,13 +318,14 @@ class _Step:
         if loss is not None and loss.requires_grad:
             ends.append(loss / self.denominator)
             slopes.append(None)
-        torch.autograd.backward(ends, slopes)
+        if pieces is None:
+            torch.autograd.backward(ends, slopes)
+        else:
+            yield from pieces.backward(ends, slopes)
         entered = self._inputs.pop((stage, microbatch), None)
-        return None if entered is None else entered.grad
-
-    def _pass_on(self, chunk: Chunk, gradient: Tensor | None) -> None:
-        if gradient is not None:
-            self.post.send(Message("gradient", chunk.stage - 1, chunk.microbatch), gradient)
+        if entered is not None:
+            assert entered.grad is not None
+            self.post.send(Message("gradient", stage - 1, microbatch), entered.grad)
 
     def _shape(self, microbatch: int) -> tuple[int, ...]:
         return *self.microbatches[microbatch].tokens_BT.shape, self.pipeline.model.config.hidden_size

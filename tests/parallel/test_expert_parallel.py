@@ -135,7 +135,7 @@ def test_dispatch_in_fp8_changes_little_and_something() -> None:
 def _order() -> list[str]:
     """What happens when, in a pass forward and back through one layer."""
     events: list[str] = []
-    launch, wait = all_to_all._Message.launch, all_to_all._Message.wait
+    launch, wait = all_to_all.Shipment.launch, all_to_all.Shipment.wait
 
     def launching(message: Any, rows: Tensor) -> None:
         events.append("launch rows" if rows.ndim == 2 else "launch weights")
@@ -146,7 +146,7 @@ def _order() -> list[str]:
         events.append("rows are there" if rows.ndim == 2 else "weights are there")
         return rows
 
-    all_to_all._Message.launch, all_to_all._Message.wait = launching, waiting  # type: ignore[method-assign]
+    all_to_all.Shipment.launch, all_to_all.Shipment.wait = launching, waiting  # type: ignore[method-assign]
     try:
         config = tiny_config(num_hidden_layers=2, num_nextn_predict_layers=0)
         model = tiny_model(config)
@@ -159,7 +159,7 @@ def _order() -> list[str]:
         events.append("and back")
         states.sum().backward()  # type: ignore[no-untyped-call]
     finally:
-        all_to_all._Message.launch, all_to_all._Message.wait = launch, wait  # type: ignore[method-assign]
+        all_to_all.Shipment.launch, all_to_all.Shipment.wait = launch, wait  # type: ignore[method-assign]
     return events
 
 
