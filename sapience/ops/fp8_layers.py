@@ -4,6 +4,7 @@ All three products of a matrix (forward, input's gradient, weight's gradient) ta
 kept for the backward pass is in FP8 too. Results and the inputs' gradients are bfloat16, the weights' gradients float32.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ from sapience.ops.fp8_products import (
 from sapience.ops.fp8_swiglu import swiglu_gradient_tiles, swiglu_tiles
 from sapience.ops.fp8_tiles import Tiles, WeightBlocks, gather, quantize_both, quantize_rows, turn
 from sapience.ops.permutation import ExpertOrder, sum_copies
+from sapience.ops.put_off import kept as put_off_for
+from sapience.ops.put_off import weight_gradient
 
 
 def fp8_linear(x: Tensor, weight_JK: Tensor, blocks: WeightBlocks) -> Tensor:
@@ -102,7 +105,7 @@ class _Linear(torch.autograd.Function):
     ) -> Tensor:
         tiles = quantize_rows(x.reshape(-1, x.shape[-1]))
         ctx.save_for_backward(tiles.elements, tiles.scales, turned, turned_scales)
-        ctx.shape, ctx.outputs = x.shape, weight_JK.shape[0]
+        ctx.shape, ctx.outputs, ctx.weight = x.shape, weight_JK.shape[0], put_off_for(weight_JK)
         y = product(tiles, elements[0], scales[0])[: x.numel() // x.shape[-1], : ctx.outputs]
         return y.reshape(*x.shape[:-1], ctx.outputs)
 
@@ -112,8 +115,11 @@ class _Linear(torch.autograd.Function):
         slope, slope_columns = quantize_both(slopes[0].reshape(-1, ctx.outputs))
         count, inputs = slopes[0].numel() // ctx.outputs, ctx.shape[-1]
         gradient = product(slope, turned[0], turned_scales[0])[:count, :inputs].reshape(ctx.shape)
-        weight = weight_product(slope_columns, turn(Tiles(elements, scales)))[: ctx.outputs, :inputs]
-        return gradient, weight, None, None, None, None
+
+        def weight() -> Tensor:
+            return weight_product(slope_columns, turn(Tiles(elements, scales)))[: ctx.outputs, :inputs]
+
+        return gradient, weight_gradient(ctx.weight, weight), None, None, None, None
 
 
 class _TwoLinears(torch.autograd.Function):
@@ -137,6 +143,7 @@ class _TwoLinears(torch.autograd.Function):
         tiles = Tiles(elements, scales)
         ctx.save_for_backward(elements, scales, first_turned, first_turned_scales, second_turned, second_turned_scales)
         ctx.shape, ctx.outputs = x.shape, (first_JK.shape[0], second_JK.shape[0])
+        ctx.weights = put_off_for(first_JK), put_off_for(second_JK)
         count = x.numel() // x.shape[-1]
         y = product(tiles, first[0], first_scales[0])[:count, : ctx.outputs[0]]
         z = product(tiles, second[0], second_scales[0])[:count, : ctx.outputs[1]]
@@ -146,11 +153,17 @@ class _TwoLinears(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         elements, scales, *turned = ctx.saved_tensors
         inputs = ctx.shape[-1]
-        gradients, weights, rows = [], [], turn(Tiles(elements, scales))
+        gradients, columns = [], []
         for i, outputs in enumerate(ctx.outputs):
             slope, slope_columns = quantize_both(slopes[i].reshape(-1, outputs))
             gradients.append(product(slope, turned[2 * i][0], turned[2 * i + 1][0]))
-            weights.append(weight_product(slope_columns, rows)[:outputs, :inputs])
+            columns.append(slope_columns)
+        rows = turn(Tiles(elements, scales))
+
+        def weight(i: int) -> Tensor:
+            return weight_product(columns[i], rows)[: ctx.outputs[i], :inputs]
+
+        weights = [weight_gradient(kept, partial(weight, i)) for i, kept in enumerate(ctx.weights)]
         count = slopes[0].numel() // ctx.outputs[0]
         gradient = (gradients[0] + gradients[1])[:count, :inputs].reshape(ctx.shape)
         return gradient, *weights, *[None] * 10
@@ -186,6 +199,7 @@ class _FeedForward(torch.autograd.Function):
             down_turned_scales,
         )
         ctx.shape, ctx.inner = x.shape, down_DF.shape[1]
+        ctx.weights = put_off_for(gate_up_FD), put_off_for(down_DF)
         y = product(inner, down[0], down_scales[0])[: x.numel() // x.shape[-1], : x.shape[-1]]
         return y.reshape(x.shape)
 
@@ -198,9 +212,15 @@ class _FeedForward(torch.autograd.Function):
         inner_slope = product(slope, down[0], down_scales[0])
         gradient, gradient_columns, inner, _ = swiglu_gradient_tiles(Tiles(kept, kept_scales), inner_slope, None)
         x_gradient = product(gradient, gate_up[0], gate_up_scales[0])[:count, :width].reshape(ctx.shape)
-        down_gradient = weight_product(slope_columns, inner)[:width, : ctx.inner]
-        gate_up_gradient = weight_product(gradient_columns, turn(Tiles(elements, scales)))
-        return x_gradient, _planes(gate_up_gradient, ctx.inner, width), down_gradient, *[None] * 10
+
+        def down_gradient() -> Tensor:
+            return weight_product(slope_columns, inner)[:width, : ctx.inner]
+
+        def gate_up_gradient() -> Tensor:
+            return _planes(weight_product(gradient_columns, turn(Tiles(elements, scales))), ctx.inner, width)
+
+        down_made = weight_gradient(ctx.weights[1], down_gradient)
+        return x_gradient, weight_gradient(ctx.weights[0], gate_up_gradient), down_made, *[None] * 10
 
 
 class _Experts(torch.autograd.Function):
@@ -248,6 +268,7 @@ class _Experts(torch.autograd.Function):
             groups.first_E,
         )
         ctx.choices, ctx.shape, ctx.inner = choices, tokens_TD.shape, down_EDF.shape[2]
+        ctx.weights = put_off_for(gate_up_EFD), put_off_for(down_EDF)
         return sum_copies(outputs, order)[:, : ctx.shape[1]]
 
     @staticmethod
@@ -278,16 +299,18 @@ class _Experts(torch.autograd.Function):
         )
         rows_gradient = grouped_product(gradient, gate_up, gate_up_scales, groups)
         tokens_gradient = sum_copies(rows_gradient, order)[:, :width]
-        down_gradient = grouped_weight_product(turn(slope, order.tokens_N), inner, groups)
-        turned = turn(Tiles(elements, scales), order.tokens_N)
-        gate_up_gradient = grouped_weight_product(gradient_columns, turned, groups)
-        return (
-            tokens_gradient,
-            weights_gradient.to(weights_N.dtype),
-            _planes(gate_up_gradient, ctx.inner, width),
-            down_gradient[:, :width, : ctx.inner],
-            *[None] * 14,
-        )
+
+        def down_gradient() -> Tensor:
+            turned = turn(slope, order.tokens_N)
+            return grouped_weight_product(turned, inner, groups)[:, :width, : ctx.inner]
+
+        def gate_up_gradient() -> Tensor:
+            turned = turn(Tiles(elements, scales), order.tokens_N)
+            return _planes(grouped_weight_product(gradient_columns, turned, groups), ctx.inner, width)
+
+        down_made = weight_gradient(ctx.weights[1], down_gradient)
+        gate_up_made = weight_gradient(ctx.weights[0], gate_up_gradient)
+        return tokens_gradient, weights_gradient.to(weights_N.dtype), gate_up_made, down_made, *[None] * 14
 
 
 def _planes(gradient: Tensor, inner: int, width: int) -> Tensor:

@@ -18,8 +18,8 @@ class Message:
 
 
 def sent(schedule: Schedule, rank: int) -> list[tuple[int, Message]]:
-    """All that a rank sends, in order, and to whom; what it keeps for itself is to itself. Of a pair the backward chunk's comes
-    first, as its first piece does."""
+    """All that a rank sends, in order, and to whom; what it keeps for itself is to itself. Of a pair the backward chunk's is
+    the first, as its first piece is."""
     messages = []
     for action in schedule.actions[rank]:
         for chunk in reversed(action):

@@ -74,8 +74,8 @@ class Pieces:
 
     @property
     def end(self) -> tuple[Tensor, list[Router]]:
-        """When `forward` has ended: the hidden states behind the layers, and the routers. They are a part of the last piece, as
-        is all that is made of them."""
+        """When `forward` has ended: the hidden states behind the layers, and the routers. They are a part of the last piece,
+        and so is all that is made of them."""
         return self._end[0], self._routers
 
     def _through(self, layer: ExpertBlock, experts: SpreadExperts, hidden_BTD: Tensor) -> Generator[None, None, Tensor]:

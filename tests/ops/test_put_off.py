@@ -9,7 +9,7 @@ from sapience.ops.put_off import Later, expected
 from sapience.training.objective import NextTokens
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp8"])
 def test_a_divided_backward_pass_is_the_whole_one(precision: Precision) -> None:
     """Of two micro-batches, whose weights' gradients are made after both."""
     gradients = []
