@@ -1,5 +1,6 @@
 """Commands that measure speed. Each prints one JSON line for a figure with --json."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -7,12 +8,14 @@ from typing import Annotated, Literal, get_args
 import typer
 
 from sapience.commands.arguments import AsJson
+from sapience.commands.lanes import lanes
 from sapience.recipe import UserError
 from sapience.recipe.compute import RecomputedPart
 
 app = typer.Typer()
 bench = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+bench.add_typer(lanes, name="lanes")
 
 
 @bench.command(
@@ -247,12 +250,17 @@ def schedule(
     if weight > backward:
         raise UserError(f"the part for the weights ({weight:g}) is a part of the backward chunk ({backward:g})")
     times = Times(forward, backward, weight, forward + backward if pair is None else pair)
+    for given in (times.forward, times.backward, times.weight, times.pair):
+        if not math.isfinite(given):
+            raise UserError(f"a chunk takes {given:g}: a time is a number, and not below zero")
     try:
         made = SCHEDULES[name](ranks, microbatches)
     except Impossible as error:
         raise UserError(str(error)) from None
     check(made)
     timeline = timed(made, times)
+    if not timeline.end > 0:
+        raise UserError("nothing takes any time: give --forward or --backward a time above zero")
     bubbles = [timeline.bubble(rank) for rank in range(ranks)]
     if svg is not None:
         svg.write_text(schedule_picture.svg(made, timeline), encoding="utf-8")

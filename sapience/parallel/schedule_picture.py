@@ -1,8 +1,7 @@
 """A schedule's timeline to look at: as an SVG picture, and as lines of letters for a terminal."""
 
-from xml.sax.saxutils import escape
-
 from sapience.parallel.schedule import Interval, Schedule, Timeline
+from sapience.parallel.svg import box, legend, sheet, text
 
 _COLOURS = {"F": "#6f9fd8", "B": "#7fb77e", "I": "#a5cf94", "W": "#d9c36a", "&": "#c98f6b"}
 _MEANINGS = {
@@ -36,30 +35,15 @@ def svg(schedule: Schedule, timeline: Timeline) -> str:
     """The picture: a row a rank, in each box the numbers of its micro-batches (forward's, then backward's)."""
     width, height = _LEFT + max(timeline.end * _UNIT + 10, _LEGEND), _TOP + _ROW * schedule.ranks + 30
     title = f"{schedule.name}: {schedule.ranks} ranks, {schedule.stages} stages, {schedule.microbatches} micro-batches"
-    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="10" role="img">',
-        f"<title>{escape(title)}</title>",
-        f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>',
-        f'<text x="8" y="20" font-size="13">{escape(title)}</text>',
-    ]
+    parts = []
     for rank, intervals in enumerate(timeline.ranks):
         y = _TOP + rank * _ROW
-        parts.append(f'<text x="8" y="{y + 15}">rank {rank}</text>')
+        parts.append(text(8, y + 15, f"rank {rank}"))
         for one in intervals:
             x, wide = _LEFT + one.begin * _UNIT, (one.end - one.begin) * _UNIT
             said = " ".join(str(chunk.microbatch) for chunk in one.action)
             stages = " and ".join(f"{chunk.kind} at stage {chunk.stage}" for chunk in one.action)
-            parts.append(
-                f'<g><title>{escape(stages)}</title><rect x="{x:g}" y="{y}" width="{wide:g}" height="{_ROW - 4}" '
-                f'fill="{_COLOURS[letter(one)]}" stroke="#ffffff"/>'
-                f'<text x="{x + wide / 2:g}" y="{y + 14}" text-anchor="middle">{said}</text></g>'
-            )
-    x, used = float(_LEFT), {letter(one) for intervals in timeline.ranks for one in intervals}
-    for kind, meaning in _MEANINGS.items():
-        if kind in used:
-            y = _TOP + _ROW * schedule.ranks + 8
-            parts.append(f'<rect x="{x:g}" y="{y}" width="10" height="10" fill="{_COLOURS[kind]}"/>')
-            parts.append(f'<text x="{x + 14:g}" y="{y + 9}">{meaning}</text>')
-            x += 30 + 5 * len(meaning)
-    return "\n".join([*parts, "</svg>"]) + "\n"
+            parts.append(box(x, y, wide, _ROW - 4, _COLOURS[letter(one)], said, stages))
+    used = {letter(one) for intervals in timeline.ranks for one in intervals}
+    entries = [(_COLOURS[kind], meaning) for kind, meaning in _MEANINGS.items() if kind in used]
+    return sheet(title, width, height, parts + legend(_LEFT, _TOP + _ROW * schedule.ranks + 8, entries))
