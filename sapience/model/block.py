@@ -123,32 +123,29 @@ class ExpertBlock(nn.Module):
         outputs: Tensor = self.experts(rows_ND, weights_N, order.counts_E)
         return outputs
 
-    def beside(self, hidden_BTD: Tensor, x_TD: Tensor, tiles: Tiles | None = None) -> Tensor:
-        """The residual stream with the shared experts' outputs added: what needs nothing of the routed ones."""
-        return hidden_BTD if self.shared is None else hidden_BTD + self.shared(x_TD, tiles).view_as(hidden_BTD)
-
     def combine(self, rest_BTD: Tensor, outputs_ND: Tensor, order: ExpertOrder) -> Tensor:
-        """The residual stream with the routed experts' outputs added to the rest."""
+        """The residual stream with the routed experts' outputs added to the rest of it."""
         return rest_BTD + combine(outputs_ND, order).view_as(rest_BTD)
 
     def until_dispatch(
-        self, hidden_BTD: Tensor, context: Context, leave: Callable[[Tensor, Tensor, ExpertOrder], None]
-    ) -> tuple[Tensor, Router]:
-        """What comes in front of the routed experts: the residual stream without them, and the layer's router.
+        self, hidden_BTD: Tensor, context: Context, leave: Callable[[Tensor, Tensor, Tensor, ExpertOrder], Tensor]
+    ) -> tuple[Tensor, Tensor | None, Router]:
+        """What comes in front of the routed experts: the residual stream after attention, what the shared experts add to it
+        (None without any), [T, D], and the layer's router.
 
-        `leave` is given the dispatched rows, their weights and their order as soon as they are there: the shared experts'
-        outputs are made after that.
+        `leave` is given the tokens, their dispatched rows, the weights of these and their order as soon as they are there, and
+        gives back the tokens that the shared experts, which work after that, shall read.
         """
         hidden_BTD = self.attend(hidden_BTD, context)
         tiles = _tiles(self.feed_forward_norm, self.attention.out, hidden_BTD)
 
-        def mix(x_TD: Tensor) -> tuple[Tensor, Routing]:
+        def mix(x_TD: Tensor) -> tuple[Tensor | None, Routing]:
             routing, order = self.route(x_TD)
-            leave(*self.dispatch(x_TD, routing, order), order)
-            return self.beside(hidden_BTD, x_TD, tiles), routing
+            tokens_TD = leave(x_TD, *self.dispatch(x_TD, routing, order), order)
+            return None if self.shared is None else self.shared(tokens_TD, tiles), routing
 
-        rest_BTD, routing = after_norm(self.normalise, mix, hidden_BTD, "norms" in self.recompute)
-        return rest_BTD, self.observe(routing, hidden_BTD.shape[0], context)
+        shared_TD, routing = after_norm(self.normalise, mix, hidden_BTD, "norms" in self.recompute)
+        return hidden_BTD, shared_TD, self.observe(routing, hidden_BTD.shape[0], context)
 
     def observe(self, routing: Routing, rows: int, context: Context) -> Router:
         """Load and balance term of this pass."""

@@ -8,6 +8,7 @@ them what autograd would have sent.
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,21 +34,52 @@ def in_turns(forward: Steps, backward: Steps) -> None:
 _END = object()
 
 
+class _Entrance:
+    """Where numbers come into a piece. What they are need not be kept, and what their gradient is will be known here."""
+
+    def __init__(self) -> None:
+        self.slope: Tensor | None = None
+
+    def enter(self, numbers: Tensor) -> Tensor:
+        entered: Tensor = _Enter.apply(numbers.new_empty(0).requires_grad_(), numbers.detach(), self)
+        return entered
+
+    def taken(self) -> Tensor:
+        """The gradient, once."""
+        slope, self.slope = self.slope, None
+        assert slope is not None
+        return slope
+
+
+class _Enter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ticket: Tensor, numbers: Tensor, entrance: _Entrance) -> Tensor:
+        ctx.entrance = entrance
+        return numbers.view_as(numbers)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[None, None, None]:
+        ctx.entrance.slope = slopes[0]
+        return None, None, None
+
+
 @dataclass(frozen=True)
 class _Cut:
-    """A layer whose tokens have travelled; gradients of what went into it come out of what it left behind."""
+    """A layer whose tokens have travelled: ends of graphs, and the entrances from which gradients go on to them."""
 
     experts: SpreadExperts
     crossing: Crossing
-    before: tuple[GradientEdge, ...]
-    """Ends of the piece in front of the experts: the rest of the residual stream, rows, weights, balance."""
-    arrived: tuple[Tensor, Tensor]
+    before: tuple[tuple[GradientEdge, _Entrance], ...]
+    """In front of the experts: residual stream, tokens for the shared experts, balance; each with where it went on."""
+    dispatched: tuple[GradientEdge, GradientEdge]
+    """Rows and weights that left."""
+    arrived: tuple[_Entrance, _Entrance]
     """Rows and weights, here."""
     made: GradientEdge
     """The experts' outputs, here."""
-    returned: Tensor
-    rest: Tensor
-    balance: Tensor
+    returned: _Entrance
+    shared: GradientEdge | None
+    """The shared experts' outputs; they went on in the residual stream."""
 
 
 @dataclass
@@ -79,35 +111,41 @@ class Pieces:
         return self._end[0], self._routers
 
     def _through(self, layer: ExpertBlock, experts: SpreadExperts, hidden_BTD: Tensor) -> Generator[None, None, Tensor]:
-        sent: list[tuple[Tensor, Tensor, ExpertOrder, Crossing, Shipment, Shipment]] = []
+        rest, tokens, balance, rows_here, weights_here, returned = (_Entrance() for _ in range(6))
+        edges: list[GradientEdge] = []
+        sent: list[tuple[ExpertOrder, Crossing, Shipment, Shipment]] = []
 
-        def leave(rows_ND: Tensor, weights_N: Tensor, order: ExpertOrder) -> None:
+        def leave(x_TD: Tensor, rows_ND: Tensor, weights_N: Tensor, order: ExpertOrder) -> Tensor:
             crossing = experts.crossing(order)
             ways = crossing.leaving, crossing.arriving, experts.group
             rows, weights = Shipment(*ways, experts.narrow), Shipment(*ways)
             rows.launch(rows_ND.detach())
             weights.launch(weights_N.detach())
-            sent.append((rows_ND, weights_N, order, crossing, rows, weights))
+            edges.extend(map(get_gradient_edge, (x_TD, rows_ND, weights_N)))
+            sent.append((order, crossing, rows, weights))
+            return tokens.enter(x_TD)
 
-        rest_BTD, router = layer.until_dispatch(hidden_BTD, self.context, leave)
-        ((rows_ND, weights_N, order, crossing, rows, weights),) = sent
-        sent.clear()
-        before = tuple(map(get_gradient_edge, (rest_BTD, rows_ND, weights_N, router.balance_B)))
-        del rows_ND, weights_N  # the messages have them until they have arrived
-        rest_BTD = rest_BTD.detach().requires_grad_()
-        balance_B = router.balance_B.detach().requires_grad_()
-        self._routers.append(Router(router.loads_E, balance_B))
+        hidden_BTD, shared_TD, router = layer.until_dispatch(hidden_BTD, self.context, leave)
+        order, crossing, rows, weights = sent.pop()
+        x_edge, rows_edge, weights_edge = edges
+        hidden_edge, shared_edge = get_gradient_edge(hidden_BTD), None
+        if shared_TD is not None:
+            shared_edge = get_gradient_edge(shared_TD)
+            hidden_BTD = hidden_BTD.detach() + shared_TD.detach().view_as(hidden_BTD)
+            del shared_TD
+        self._routers.append(Router(router.loads_E, balance.enter(router.balance_B)))
+        before = (hidden_edge, rest), (x_edge, tokens), (get_gradient_edge(router.balance_B), balance)
         yield
-        rows_MD, weights_M = rows.wait().requires_grad_(), weights.wait().requires_grad_()
-        outputs_MD = experts.here(rows_MD, weights_M, crossing)
+        outputs_MD = experts.here(rows_here.enter(rows.wait()), weights_here.enter(weights.wait()), crossing)
         home = Shipment(crossing.arriving, crossing.leaving, experts.group)
         home.launch(outputs_MD.detach())
         made = get_gradient_edge(outputs_MD)
         del outputs_MD
         yield
-        returned_ND = home.wait().requires_grad_()
-        self._cuts.append(_Cut(experts, crossing, before, (rows_MD, weights_M), made, returned_ND, rest_BTD, balance_B))
-        return layer.combine(rest_BTD, returned_ND, order)
+        arrived = rows_here, weights_here
+        cut = _Cut(experts, crossing, before, (rows_edge, weights_edge), arrived, made, returned, shared_edge)
+        self._cuts.append(cut)
+        return layer.combine(rest.enter(hidden_BTD), returned.enter(home.wait()), order)
 
     def backward(self, ends: Sequence[Tensor], slopes: Sequence[Tensor | None]) -> Steps:
         """From the ends of the last piece: gradients reach the weights, and what entered the first piece."""
@@ -116,18 +154,17 @@ class Pieces:
             cut = self._cuts.pop()
             group, leaving, arriving = cut.experts.group, cut.crossing.leaving, cut.crossing.arriving
             there = Shipment(leaving, arriving, group, cut.experts.narrow)
-            there.launch(_gradient(cut.returned))
+            there.launch(cut.returned.taken())
             yield
             torch.autograd.backward(cut.made, there.wait())
             rows, weights = Shipment(arriving, leaving, group), Shipment(arriving, leaving, group)
-            rows.launch(_gradient(cut.arrived[0]))
-            weights.launch(_gradient(cut.arrived[1]))
+            rows.launch(cut.arrived[0].taken())
+            weights.launch(cut.arrived[1].taken())
+            if cut.shared is not None:
+                slope = cut.before[0][1].slope
+                assert slope is not None
+                torch.autograd.backward(cut.shared, slope.flatten(0, 1))
             yield
-            slope = [_gradient(cut.rest), rows.wait(), weights.wait(), cut.balance.grad]
-            reached = [(end, each) for end, each in zip(cut.before, slope, strict=True) if each is not None]
-            torch.autograd.backward([end for end, _ in reached], [each for _, each in reached])
-
-
-def _gradient(tensor: Tensor) -> Tensor:
-    assert tensor.grad is not None
-    return tensor.grad
+            reached = [(edge, entrance.taken()) for edge, entrance in cut.before if entrance.slope is not None]
+            reached += zip(cut.dispatched, (rows.wait(), weights.wait()), strict=True)
+            torch.autograd.backward([edge for edge, _ in reached], [slope for _, slope in reached])

@@ -1,5 +1,6 @@
 """Chunks cut where tokens travel: the same numbers as whole, and two of them keep each other's messages company."""
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +112,9 @@ def _events_of_a_pair() -> tuple[list[str], list[float]]:
         if isinstance(block, ExpertBlock):
             block.gate.register_forward_hook(lambda *_: events.append("gate"))
             block.gate.weight_ED.register_post_accumulate_grad_hook(lambda _: events.append("gate back"))
+            assert block.shared is not None
+            block.shared.register_forward_hook(lambda *_: events.append("shared"))
+            block.shared.down.weight.register_post_accumulate_grad_hook(lambda _: events.append("shared back"))
             block.experts.gate_up_EFD.register_post_accumulate_grad_hook(lambda _: events.append("experts back"))
     all_to_all.Shipment.launch, all_to_all.Shipment.wait = launching, waiting  # type: ignore[method-assign]
     SpreadExperts.here = working  # type: ignore[method-assign]
@@ -129,12 +133,12 @@ def test_while_tokens_of_one_chunk_travel_the_other_chunk_works() -> None:
     for events, gradient in pool(2).run(_events_of_a_pair):
         assert events == [
             "sent",  # the outputs' gradients of the last layer, back
-            "gate", "sent",  # the first layer's tokens, forward
-            "there", "experts back", "sent",
+            "gate", "sent", "shared",  # the first layer's tokens, forward
+            "there", "experts back", "sent", "shared back",
             "there", "experts", "sent",
             "there", "gate back", "sent",
-            "there", "gate", "sent",
-            "there", "experts back", "sent",
+            "there", "gate", "sent", "shared",
+            "there", "experts back", "sent", "shared back",
             "there", "experts", "sent",
             "there", "gate back",
             "there",
@@ -142,7 +146,34 @@ def test_while_tokens_of_one_chunk_travel_the_other_chunk_works() -> None:
         assert any(gradient)
 
 
+def _kept() -> list[bool]:
+    """Of every message of a chunk's forward pass, whether what arrived is still there behind it."""
+    model = _model(3, narrow=False)
+    pieces = Pieces(model, range(3), model.context(random_batch(model.config, 2, 17, seed=dist.get_rank())))
+    arrived: list[Any] = []
+    wait = all_to_all.Shipment.wait
+
+    def waiting(shipment: Any) -> Tensor:
+        rows = wait(shipment)
+        arrived.append(weakref.ref(rows.untyped_storage()))
+        return rows
+
+    all_to_all.Shipment.wait = waiting  # type: ignore[method-assign]
+    try:
+        list(pieces.forward(_entering(0)[0]))
+    finally:
+        all_to_all.Shipment.wait = wait  # type: ignore[method-assign]
+    return [each() is not None for each in arrived]
+
+
+def test_experts_outputs_are_not_kept_when_they_have_come_back() -> None:
+    for kept in pool(2).run(_kept):
+        rows, _, outputs = kept[0::3], kept[1::3], kept[2::3]
+        assert rows == [True, True]  # the experts' gradients need them
+        assert outputs == [False, False]
+
+
 @pytest.mark.parametrize("name", ["dualpipe", "dualpipev"])
-def test_chunks_of_a_pair_that_have_different_numbers_of_pieces(name: str) -> None:
-    config = tiny_config(num_hidden_layers=5, first_k_dense_replace=3)
+def test_chunks_of_a_pair_that_have_different_numbers_of_pieces_and_no_shared_experts(name: str) -> None:
+    config = tiny_config(num_hidden_layers=5, first_k_dense_replace=3, n_shared_experts=0)
     compare(Task(config, steps=2, microbatches=8), Layout(2, name, data=2, expert=2), 1e-9)
