@@ -54,14 +54,14 @@ class Pipeline:
         places: Sequence[Sequence[int]],
         pipelines: Sequence[Sequence[int]],
         pair: Callable[[Steps, Steps], None] = in_turns,
+        cuts: bool = False,
     ) -> None:
         """`schedule`: that of so many micro-batches; `places`: its `copies`, whatever their number. `pipelines`: the ranks of
-        each. `pair` runs an overlapped pair, a forward chunk and a backward chunk, to their ends. All ranks of the world make
-        theirs together."""
-        self.model, self.objective, self.division, self.pair = model, objective, division, pair
+        each. `pair` runs an overlapped pair, a forward chunk and a backward chunk, to their ends. `cuts`: chunks are cut where
+        tokens travel to experts, so that others can work meanwhile. All ranks of the world make theirs together."""
+        self.model, self.objective, self.division = model, objective, division
+        self.pair, self.cuts = pair, cuts
         self.places = tuple(map(tuple, places))
-        self.cuts = False
-        """Whether chunks are cut where tokens travel to experts, so that others can run meanwhile."""
         self._schedule_of, self._schedules = schedule, dict[int, Schedule]()
         here = dist.get_rank()
         for ranks in pipelines:

@@ -135,14 +135,14 @@ def spread(model: Transformer, objective: Any, mesh: Mesh, section: LayoutSectio
         schedule = build(microbatches // mesh.readers)
         division = divide(model.config, schedule.stages, section.stage_layers)
         keep(model, stages_of(schedule, mesh.place(rank)), division)
-        inner = part = Pipeline(model, objective, build, division, schedule.copies, mesh.pipelines())
+        pipelines = mesh.pipelines()
+        cuts = mesh.expert > 1
+        inner = part = Pipeline(model, objective, build, division, schedule.copies, pipelines, cuts=cuts)
     apart: dict[str, dist.ProcessGroup] = {}
     own: dist.ProcessGroup | None = None
     if mesh.expert > 1:
         own, same = _mine(mesh.expert_groups(), rank), _mine(mesh.same_experts(), rank)
         apart = dict.fromkeys(spread_experts(model, own, section.dispatch == "fp8"), same)
-        if part is not None:
-            part.cuts = True
     group = _mine(mesh.data_groups(), rank)
     context = ContextGroup(_mine(mesh.context_groups(), rank)) if mesh.context > 1 else None
     executor = DataParallel(model, inner, objective.names, group, part, section.shard_optimizer, apart, context)
