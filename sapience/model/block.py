@@ -123,9 +123,14 @@ class ExpertBlock(nn.Module):
         outputs: Tensor = self.experts(rows_ND, weights_N, order.counts_E)
         return outputs
 
-    def combine(self, rest_BTD: Tensor, outputs_ND: Tensor, order: ExpertOrder) -> Tensor:
-        """The residual stream with the routed experts' outputs added to the rest of it."""
-        return rest_BTD + combine(outputs_ND, order).view_as(rest_BTD)
+    def combine(
+        self, hidden_BTD: Tensor, outputs_ND: Tensor, order: ExpertOrder, shared_TD: Tensor | None = None
+    ) -> Tensor:
+        """The residual stream with the routed experts' outputs and the shared experts' added."""
+        mixed_TD = combine(outputs_ND, order)
+        if shared_TD is not None:
+            mixed_TD = mixed_TD + shared_TD
+        return hidden_BTD + mixed_TD.view_as(hidden_BTD)
 
     def until_dispatch(
         self, hidden_BTD: Tensor, context: Context, leave: Callable[[Tensor, Tensor, Tensor, ExpertOrder], Tensor]

@@ -78,8 +78,8 @@ class _Cut:
     made: GradientEdge
     """The experts' outputs, here."""
     returned: _Entrance
-    shared: GradientEdge | None
-    """The shared experts' outputs; they went on in the residual stream."""
+    shared: tuple[GradientEdge, _Entrance] | None
+    """The shared experts' outputs."""
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Pieces:
         return self._end[0], self._routers
 
     def _through(self, layer: ExpertBlock, experts: SpreadExperts, hidden_BTD: Tensor) -> Generator[None, None, Tensor]:
-        rest, tokens, balance, rows_here, weights_here, returned = (_Entrance() for _ in range(6))
+        rest, tokens, balance, beside, rows_here, weights_here, returned = (_Entrance() for _ in range(7))
         edges: list[GradientEdge] = []
         sent: list[tuple[ExpertOrder, Crossing, Shipment, Shipment]] = []
 
@@ -128,11 +128,10 @@ class Pieces:
         hidden_BTD, shared_TD, router = layer.until_dispatch(hidden_BTD, self.context, leave)
         order, crossing, rows, weights = sent.pop()
         x_edge, rows_edge, weights_edge = edges
-        hidden_edge, shared_edge = get_gradient_edge(hidden_BTD), None
+        hidden_edge, hidden_BTD = get_gradient_edge(hidden_BTD), hidden_BTD.detach()
+        shared = None
         if shared_TD is not None:
-            shared_edge = get_gradient_edge(shared_TD)
-            hidden_BTD = hidden_BTD.detach() + shared_TD.detach().view_as(hidden_BTD)
-            del shared_TD
+            shared, shared_TD = (get_gradient_edge(shared_TD), beside), shared_TD.detach()
         self._routers.append(Router(router.loads_E, balance.enter(router.balance_B)))
         before = (hidden_edge, rest), (x_edge, tokens), (get_gradient_edge(router.balance_B), balance)
         yield
@@ -143,9 +142,10 @@ class Pieces:
         del outputs_MD
         yield
         arrived = rows_here, weights_here
-        cut = _Cut(experts, crossing, before, (rows_edge, weights_edge), arrived, made, returned, shared_edge)
+        cut = _Cut(experts, crossing, before, (rows_edge, weights_edge), arrived, made, returned, shared)
         self._cuts.append(cut)
-        return layer.combine(rest.enter(hidden_BTD), returned.enter(home.wait()), order)
+        added_TD = None if shared_TD is None else beside.enter(shared_TD)
+        return layer.combine(rest.enter(hidden_BTD), returned.enter(home.wait()), order, added_TD)
 
     def backward(self, ends: Sequence[Tensor], slopes: Sequence[Tensor | None]) -> Steps:
         """From the ends of the last piece: gradients reach the weights, and what entered the first piece."""
@@ -161,9 +161,8 @@ class Pieces:
             rows.launch(cut.arrived[0].taken())
             weights.launch(cut.arrived[1].taken())
             if cut.shared is not None:
-                slope = cut.before[0][1].slope
-                assert slope is not None
-                torch.autograd.backward(cut.shared, slope.flatten(0, 1))
+                outputs, beside = cut.shared
+                torch.autograd.backward(outputs, beside.taken())
             yield
             reached = [(edge, entrance.taken()) for edge, entrance in cut.before if entrance.slope is not None]
             reached += zip(cut.dispatched, (rows.wait(), weights.wait()), strict=True)

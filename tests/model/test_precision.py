@@ -120,8 +120,7 @@ def test_the_steps_of_a_block_one_by_one_are_the_block(precision: Precision) -> 
             routing, order = block.route(x)
             rows, weights = block.dispatch(x, routing, order)
             assert block.shared is not None
-            rest = attended + block.shared(x).view_as(attended)
-            out = block.combine(rest, block.expert(rows, weights, order), order)
+            out = block.combine(attended, block.expert(rows, weights, order), order, block.shared(x))
         results.append((out, *torch.autograd.grad(out.float().square().sum(), (hidden, *block.experts.parameters()))))
     tolerance = 1e-5 if precision == "fp32" else 1e-2
     assert all((one - other).norm() <= tolerance * other.norm() for one, other in zip(*results, strict=True))
