@@ -1,13 +1,15 @@
 """Does a precision learn as another does? Losses of trainings that differ in it, beside what another seed alone changes.
 
-    python benchmarks/time_to_quality.py prepare corpus.jsonl.zst FOLDER
+    python benchmarks/time_to_quality.py prepare corpus.jsonl.zst FOLDER --vocabulary 16384
     python benchmarks/precision.py train FOLDER recipes/gpu.yaml bf16.json --steps 1000 --set pretrain.precision=bf16
     python benchmarks/precision.py train FOLDER recipes/gpu.yaml seed.json --steps 1000 --set pretrain.precision=bf16 seed=1
     python benchmarks/precision.py train FOLDER recipes/gpu.yaml fp8.json --steps 1000 --set pretrain.precision=fp8
     python benchmarks/precision.py compare bf16.json seed.json fp8.json
 
-All see the same rows in the same order; the seed draws the weights. `compare` prints one JSON line: the relative difference of
-every other training's mean loss from the first one's, over the last tenth of the steps.
+All see the same rows in the same order; the seed draws the weights. A training that is ended early (SIGTERM, Ctrl-C) leaves
+the losses of the steps it has made. `compare` prints one JSON line: the relative difference of every other training's mean
+loss from the first one's, over the last tenth of the steps. Where steps see the same text more than once, losses also tell how
+well it is learnt by heart: `--score` adds the bits per byte of held-out text.
 
 Trainings part where loss falls fastest, by chance, and keep a part of that distance: from scratch one pair tells no difference
 below half a per cent. `--trunk STEPS CHECKPOINT` stops after some steps and keeps that moment, `--from CHECKPOINT` goes on
@@ -17,13 +19,15 @@ there, bfloat16 itself rounds otherwise: that is the floor.
 
 import argparse
 import json
+import signal
 import statistics
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from time_to_quality import Trial
+from time_to_quality import Trial, score
 
 from sapience.recipe.loading import load_recipe
 from sapience.training.loop import Training
@@ -42,18 +46,27 @@ def train(args: argparse.Namespace) -> None:
                 raise SystemExit(f"precision: there is no checkpoint in {args.start}")
         if args.trunk is not None:
             training.plan = training.plan[: int(args.trunk[0])]
-        seconds = trial.timed(training)
+        began = time.perf_counter()
+        try:
+            trial.timed(training)
+        except KeyboardInterrupt:
+            training.log.close()
+        seconds = time.perf_counter() - began
         if args.trunk is not None:
             training.saving = replace(training.saving, folder=Path(args.trunk[1]))
             Training.save(training)
         lines = (Path(scratch) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
-    record = {
+    record: dict[str, Any] = {
+        "steps": args.steps,
         "tokens": training.counters.tokens,
         "seconds": round(seconds, 1),
         "skipped": training.counters.skipped,
         "overrides": args.overrides,
     }
+    if args.score:
+        held_out = json.loads((args.folder / "held-out.json").read_text(encoding="utf-8"))
+        record["bits_per_byte"] = score(trial.model, trial.tokenizer, held_out)["all"]
     args.out.write_text(json.dumps(record | {"losses": losses}), encoding="utf-8")
     print(json.dumps(record | {"last_tenth": last_tenth(losses)}))
 
@@ -64,13 +77,21 @@ def last_tenth(losses: list[float]) -> float:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print how far the others end from the first."""
+    """Print how far the others end from the first: where one was ended early, at its last step."""
     runs: list[dict[str, Any]] = [json.loads(path.read_text(encoding="utf-8")) for path in args.runs]
-    if len({len(run["losses"]) for run in runs}) > 1:
+    if len({run["steps"] for run in runs}) > 1:
         raise SystemExit("precision: these trainings have different numbers of steps: give them the same --steps")
-    first = last_tenth(runs[0]["losses"])
-    differences = {path.stem: last_tenth(run["losses"]) / first - 1 for path, run in zip(args.runs, runs, strict=True)}
-    print(json.dumps({"tokens": runs[0]["tokens"], "last_tenth": first, "relative_difference": differences}))
+    steps = min(len(run["losses"]) for run in runs)
+    ends = {path.stem: last_tenth(run["losses"][:steps]) for path, run in zip(args.runs, runs, strict=True)}
+    first = ends[args.runs[0].stem]
+    record = {
+        "steps": steps,
+        "tokens": min(run["tokens"] for run in runs),
+        "last_tenth": first,
+        "relative_difference": {name: end / first - 1 for name, end in ends.items()},
+    }
+    scores = {path.stem: run.get("bits_per_byte") for path, run in zip(args.runs, runs, strict=True)}
+    print(json.dumps(record | ({"bits_per_byte": scores} if all(scores.values()) else {})))
 
 
 def main() -> None:
@@ -84,12 +105,14 @@ def main() -> None:
     training.add_argument("--steps", type=int, default=1000)
     training.add_argument("--trunk", nargs=2, metavar=("STEPS", "CHECKPOINT"), help="stop there and keep the moment")
     training.add_argument("--from", type=Path, dest="start", metavar="CHECKPOINT", help="go on from a trunk")
+    training.add_argument("--score", action="store_true", help="score the held-out documents behind the last step")
     training.add_argument("--set", nargs="*", default=[], dest="overrides", help="dotted.key=value over the recipe")
     training.set_defaults(run=train)
     comparing = commands.add_parser("compare", help="relative differences from the first training")
     comparing.add_argument("runs", type=Path, nargs="+")
     comparing.set_defaults(run=compare)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     args.run(args)
 
 

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,28 @@ def test_precisions_are_compared(folder: Path, tmp_path: Path) -> None:
     record = ran("precision.py", "compare", *(tmp_path / f"{name}.json" for name in ("one", "same", "other")))
     differences = record["relative_difference"]
     assert differences["one"] == differences["same"] == 0 and differences["other"] != 0
+
+
+def test_a_training_that_is_ended_early_leaves_what_it_has_made(folder: Path, tmp_path: Path) -> None:
+    recipe = BENCHMARKS.parent / "recipes" / "gpu-mini.yaml"
+    out, scratch = tmp_path / "early.json", tmp_path / "scratch"
+    scratch.mkdir()
+    options = ["--steps", "100000", "--score", "--set", *TINY]
+    command = [sys.executable, str(BENCHMARKS / "precision.py"), "train", str(folder), str(recipe), str(out), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"TMPDIR": str(scratch)})
+    end = time.monotonic() + 120
+    while not any(len(log.read_text().splitlines()) > 3 for log in scratch.glob("*/metrics.jsonl")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 0
+    record = json.loads(out.read_text())
+    assert 3 < len(record["losses"]) < 100000 == record["steps"]
+    assert 0 < record["bits_per_byte"] < 20
+    compared = ran("precision.py", "compare", out)
+    assert compared["steps"] == len(record["losses"]) and compared["bits_per_byte"] == {
+        "early": record["bits_per_byte"]
+    }
 
 
 def test_a_trunk_goes_on_to_the_end_it_would_have_had(folder: Path, tmp_path: Path) -> None:
