@@ -51,8 +51,7 @@ class DataParallel:
     ) -> None:
         """`names`: of the sums that are reported. `part`: the inner executor where it has a part of the model only. `sharded`:
         ZeRO-1. `apart`: parameters that not all of the group hold alike, such as experts, each with the group that does.
-        `context`: those of the group that share rows; they are neighbours in it. `cut`: the weights of which each rank has some
-        rows.
+        `context`: those of the group that share rows; they are neighbours in it. `cut`: weights of which ranks have rows only.
         """
         self.model, self.inner, self.names, self.part, self.sharded = model, inner, tuple(names), part, sharded
         self.group, self.context, self.cut = group, context, cut
@@ -102,8 +101,8 @@ class DataParallel:
         return self.owns(name) and (self.part is None or self.part.counts(name))
 
     def owns(self, name: str) -> bool:
-        """Whether this rank is the parameter's owner in its group: with ZeRO-1 the only one that has its moments. Each owns its
-        rows."""
+        """Whether this rank is the parameter's owner in its group: with ZeRO-1 the only one that has its moments. Of a
+        parameter that is cut each owns its rows."""
         return name not in self._owner or self._owner[name] == self._rank_for[name]
 
     def total(self, square: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ def _whole_step(plan: Plan) -> str | None:
     if plan.parallel.shard_weights and plan.parallel.pipeline > 1:
         return (
             f"{plan.name}.shard_weights and {plan.name}.pipeline={plan.parallel.pipeline} exclude each other, as every "
-            f"micro-batch would gather all weights again: set {plan.name}.pipeline=1, or leave {plan.name}.shard_optimizer alone"
+            f"micro-batch would gather all weights again: set {plan.name}.pipeline=1, or {plan.name}.shard_weights=false"
         )
     return None
 

@@ -1,9 +1,9 @@
 """Weights that no rank keeps whole, by FSDP2 (`torch.distributed.fsdp.fully_shard`; ZeRO-3 of Rajbhandari et al. 2020).
 
-The matrices of a layer are cut along their first axis. All ranks of a group gather them in front of the layer's forward and of
-its backward pass, in the type of the hidden states, and free them behind it; gradients are added up, and each rank is left with
-those of its rows. What is small, or read outside of layers (norms, gates, embedding, head, the prediction modules' joins),
-stays whole. Optimizer and checkpoints know of none of this: to them a rank's rows are plain tensors.
+The matrices of a layer are cut along their first axis. All ranks of a group gather them in front of the layer's forward and
+of its backward pass, in the type of the hidden states, and free them behind it; gradients are added up, and each rank is left
+with those of its rows. What is small, or read outside of layers (norms, gates, embedding, head, the prediction modules'
+joins), stays whole. Optimizer and checkpoints know of none of this: to them a rank's rows are plain tensors.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sapience.model.block import DenseBlock, ExpertBlock
+from sapience.model.block import ExpertBlock
 from sapience.model.linear import Copy
 from sapience.model.transformer import Transformer, copies_of
 
@@ -36,7 +36,8 @@ class ShardedWeights:
     @cached_property
     def slices(self) -> dict[str, nn.Parameter]:
         """This rank's rows of each, in one memory with those that are gathered; there may be none."""
-        return {name: nn.Parameter(weight.detach().to_local()) for name, weight in self.weights().items()}
+        with torch.no_grad():
+            return {name: nn.Parameter(weight.to_local()) for name, weight in self.weights().items()}
 
     def rows(self, name: str) -> tuple[int, int]:
         """The first of a parameter's rows that are this rank's, and the one behind the last."""
@@ -85,8 +86,8 @@ def shard_weights(
 ) -> ShardedWeights:
     """Cut the matrices of all layers, in place. All ranks of the group call it, each with the same model.
 
-    `same_experts`: where experts are spread, those that have the same; a rank that is the only one keeps its experts. `device`:
-    where the model will be; the rows go there, one layer after another. `narrow`: the model will compute in bfloat16.
+    `same_experts`: where experts are spread, those that have the same; a rank that is the only one keeps its experts.
+    `device`: where the model will be; rows go there, one layer after another. `narrow`: the model will compute in bfloat16.
     """
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method

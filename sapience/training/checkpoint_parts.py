@@ -116,7 +116,7 @@ class _Writes(DefaultSavePlanner):
         for key, part in self.parts.items():
             properties = TensorProperties.create_from_tensor(part.tensor)
             data = TensorWriteData(part.chunk, properties, part.whole)
-            items.append(WriteItem(MetadataIndex(key, part.chunk.offsets), WriteItemType.SHARD, data))
+            items.append(WriteItem(MetadataIndex(key, part.chunk.offsets), WriteItemType.SHARD, tensor_data=data))
         self.plan = SavePlan(items, planner_data=self.mappings)
         return self.plan
 
