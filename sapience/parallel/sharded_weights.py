@@ -29,40 +29,36 @@ if TYPE_CHECKING:
 class ShardedWeights:
     """A rank's rows of a model's matrices."""
 
-    model: Transformer
+    weights: "Mapping[str, DTensor]"
+    """The parameters, by name."""
     groups: Mapping[str, dist.ProcessGroup]
-    """The ranks that have a parameter's rows between them, by its name."""
+    """The ranks that have the rows of each between them."""
 
     @cached_property
     def slices(self) -> dict[str, nn.Parameter]:
         """This rank's rows of each, in one memory with those that are gathered; there may be none."""
         with torch.no_grad():
-            return {name: nn.Parameter(weight.to_local()) for name, weight in self.weights().items()}
+            return {name: nn.Parameter(weight.to_local()) for name, weight in self.weights.items()}
 
     def rows(self, name: str) -> tuple[int, int]:
         """The first of a parameter's rows that are this rank's, and the one behind the last."""
-        rows, group = self.weights()[name].shape[0], self.groups[name]
+        rows, group = self.weights[name].shape[0], self.groups[name]
         each = -(-rows // dist.get_world_size(group))
         first = min(rows, each * dist.get_rank(group))
         return first, min(rows, first + each)
 
     def take_gradients(self) -> None:
         """Give every slice the gradient that a step has left with its parameter."""
-        for name, weight in self.weights().items():
+        for name, weight in self.weights.items():
             gradient = cast("DTensor | None", weight.grad)
             empty = gradient is None or not self.slices[name].numel()
             self.slices[name].grad = None if gradient is None or empty else gradient.to_local()
             weight.grad = None
 
-    def weights(self) -> "dict[str, DTensor]":
-        """The parameters themselves, while nobody has gathered them."""
-        parameters = self.model.named_parameters()
-        return {name: cast("DTensor", parameter) for name, parameter in parameters if name in self.groups}
-
 
 def _give_rows(cut: ShardedWeights, _: nn.Module, state: dict[str, Any], *__: Any) -> None:
     """A state dictionary has the rank's rows."""
-    for name in cut.groups:
+    for name in cut.weights:
         state[name] = state[name].to_local()
 
 
@@ -70,7 +66,7 @@ def _take_rows(cut: ShardedWeights, _: nn.Module, state: dict[str, Any], *__: An
     """One that is loaded has them too."""
     from torch.distributed.tensor import DTensor
 
-    for name, weight in cut.weights().items():
+    for name, weight in cut.weights.items():
         if name in state:
             rows, mesh, form = state[name].to(weight.device), weight.device_mesh, weight.placements
             shape, stride = weight.shape, weight.stride()
@@ -121,8 +117,8 @@ def shard_weights(
         cut(block, mesh, matrices)
     # The whole model has nothing to gather itself; it is the root, which lets layers be gathered ahead of their turn.
     fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=set(model.parameters()))
-    names = {name: groups[id(p)] for name, p in model.named_parameters() if id(p) in groups}
-    made = ShardedWeights(model, names)
+    weights = {name: cast("DTensor", p) for name, p in model.named_parameters() if id(p) in groups}
+    made = ShardedWeights(weights, {name: groups[id(weight)] for name, weight in weights.items()})
     model.register_state_dict_post_hook(partial(_give_rows, made))
     model.register_load_state_dict_pre_hook(partial(_take_rows, made))
     return made
