@@ -82,6 +82,7 @@ class Plan:
     """Of the layout in the recipe, for those who are to change it."""
     optimizer: str = "adamw"
     precision: str = "auto"
+    """Both of the stage that is shared, as its recipe names them."""
 
     @property
     def data(self) -> int:
