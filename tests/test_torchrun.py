@@ -118,7 +118,8 @@ def test_a_run_of_four_goes_on_with_fewer(later: int, recipe: Path, alone: Path,
     )  # ranks are no children of the launcher's group
     process.communicate()
     assert not (tmp_path / "tiny/pretrain/manifest.json").exists()
-    code, said = finished(started(recipe, tmp_path, later, "parallel.expert=" + str(later)))
+    options = ("parallel.expert=" + str(later), "parallel.shard_weights=true")
+    code, said = finished(started(recipe, tmp_path, later, *options))
     assert code == 0, said
     assert "going on where it was interrupted" in said
     same(tmp_path, alone)
@@ -164,6 +165,7 @@ def same_extension(runs: Path, other: Path) -> None:
 @pytest.mark.parametrize("options", [
     ("parallel.extend.context=2",),
     pytest.param(("parallel.pipeline=2", "parallel.extend.context=2", "parallel.extend.expert=2"), marks=pytest.mark.slow),
+    pytest.param(("parallel.extend.context=2", "parallel.extend.shard_weights=true"), marks=pytest.mark.slow),
 ], ids=" ".join)  # fmt: skip
 def test_ranks_that_share_long_rows_extend_the_context_as_one_does(
     options: tuple[str, ...], recipe: Path, extended: Path, tmp_path: Path

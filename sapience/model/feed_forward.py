@@ -52,8 +52,9 @@ class Experts(nn.Module):
         return self.down_copy.precision == "fp8"
 
     def copies(self) -> list[tuple[Tensor, Copy]]:
-        """The weights and their copies."""
-        return [(self.gate_up_EFD, self.gate_up_copy), (self.down_EDF, self.down_copy)]
+        """The weights and their copies, where they may need any."""
+        pairs = (self.gate_up_EFD, self.gate_up_copy), (self.down_EDF, self.down_copy)
+        return [(weight, copy) for weight, copy in pairs if not copy.needless]
 
     def forward(self, rows_ND: Tensor, weights_N: Tensor, counts_E: Tensor) -> Tensor:
         """Rows sorted by expert, counts[e] of them for expert e, through their expert, times their weight."""

@@ -38,6 +38,9 @@ class Copy(nn.Module):
         self.precision: Precision = "fp32"
         self.seen = -1
         """Version of the weight that was copied."""
+        self.needless = False
+        """Whether the weight comes in the type of the hidden states by itself: gathered from ranks that have its rows between
+        them."""
         for name in ("narrow", "elements", "scales", "turned", "turned_scales"):
             self.register_buffer(name, None, persistent=False)
 
@@ -105,8 +108,8 @@ class Linear(nn.Linear):
         return self.weight if self.copy.narrow is None else self.copy.narrow
 
     def copies(self) -> list[tuple[Tensor, Copy]]:
-        """The weight and its copy."""
-        return [(self.weight, self.copy)]
+        """The weight and its copy, where it may need one."""
+        return [] if self.copy.needless else [(self.weight, self.copy)]
 
     def forward(self, x: Tensor) -> Tensor:
         """[…, K] to […, J]."""

@@ -112,17 +112,18 @@ class Transformer(nn.Module):
 
     def recompute(self, parts: Iterable[RecomputedPart]) -> None:
         """Make these parts of every layer again in the backward pass from now on, instead of keeping them."""
-        for block in self._blocks():
+        for block in self.blocks():
             block.recompute = frozenset(parts)
 
-    def _blocks(self) -> "list[DenseBlock | ExpertBlock]":
+    def blocks(self) -> "list[DenseBlock | ExpertBlock]":
+        """The layers that are here, the prediction modules' last."""
         blocks = [*self.layers, *(m.block for m in self.predictions if isinstance(m, PredictionModule))]
         return [block for block in blocks if isinstance(block, DenseBlock | ExpertBlock)]
 
     def compile_layers(self) -> None:
         """Compile layers and final norms for passes that are to be differentiated; others, whose shapes vary, are not."""
         norms = [module.norm for module in self.predictions if isinstance(module, PredictionModule)]
-        parts: list[nn.Module] = [*self._blocks(), self.norm, *norms]
+        parts: list[nn.Module] = [*self.blocks(), self.norm, *norms]
         self._compiled = {id(part): torch.compile(part, dynamic=False) for part in parts}
 
     @property

@@ -2,7 +2,8 @@
 
 With ZeRO-1 (Rajbhandari et al. 2020; what V3 uses, report section 3.2) each parameter has one owner in the group: gradients go
 to it alone, it alone keeps moments and moves the weight, and gives it to the others. Parameters are owned whole, so that Muon,
-which orthogonalises matrices, and the kernels that write a weight's copy need not know of it.
+which orthogonalises matrices, and the kernels that write a weight's copy need not know of it. Weights that no rank has whole
+(`parallel/sharded_weights.py`) have no owner: each rank gets the gradient of its rows, and moves them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from sapience.model.transformer import Transformer
 from sapience.parallel.context import ContextGroup
 from sapience.parallel.executor import StepExecutor, Sums
 from sapience.parallel.schedule import Impossible
+from sapience.parallel.sharded_weights import ShardedWeights
 
 BUCKET = 1 << 25
 """Elements that are added up at once."""
@@ -45,17 +47,18 @@ class DataParallel:
         sharded: bool = False,
         apart: Mapping[str, dist.ProcessGroup] | None = None,
         context: ContextGroup | None = None,
+        cut: ShardedWeights | None = None,
     ) -> None:
         """`names`: of the sums that are reported. `part`: the inner executor where it has a part of the model only. `sharded`:
         ZeRO-1. `apart`: parameters that not all of the group hold alike, such as experts, each with the group that does.
-        `context`: those of the group that share rows; they are neighbours in it.
+        `context`: those of the group that share rows; they are neighbours in it. `cut`: weights of which ranks have rows only.
         """
         self.model, self.inner, self.names, self.part, self.sharded = model, inner, tuple(names), part, sharded
-        self.group, self.context = group, context
+        self.group, self.context, self.cut = group, context, cut
         together = 1 if context is None else context.size
         self.reader, self.readers = dist.get_rank(group) // together, dist.get_world_size(group) // together
-        parameters = dict(model.named_parameters())
-        apart = apart or {}
+        parameters = {name: p for name, p in model.named_parameters() if cut is None or name not in cut.groups}
+        apart = {name: each for name, each in (apart or {}).items() if name in parameters}
         self._sets: list[tuple[dist.ProcessGroup, list[str]]] = [
             (group, [name for name in parameters if name not in apart])
         ]
@@ -72,27 +75,35 @@ class DataParallel:
         ranks that have to keep step would get different numbers of micro-batches."""
         if not microbatches or not denominator > 0:
             raise ValueError(f"a step needs micro-batches and a positive denominator, got {denominator}")
-        if len(self._sets) > 1 and len(microbatches) % self.readers:
+        if (len(self._sets) > 1 or self.cut is not None) and len(microbatches) % self.readers:
             raise Impossible(
-                f"{len(microbatches)} micro-batches are no multiple of {self.readers} ranks that share experts"
+                f"{len(microbatches)} micro-batches are no multiple of {self.readers} ranks that share experts or weights"
             )
         share = microbatches[self.reader :: self.readers]
         if self.context is not None:
             share = [self.context.part(batch) for batch in share]
         sums = self.inner.forward_backward(share, denominator) if share else self._nothing()
         self._add_up_gradients()
+        if self.cut is not None:
+            self.cut.take_gradients()
         flat = torch.cat((torch.stack([sums.values[n].double() for n in self.names]), sums.loads_LE.double().flatten()))
         dist.all_reduce(flat, group=self.group)
         values = dict(zip(self.names, flat[: len(self.names)].unbind(), strict=True))
         return Sums(values, flat[len(self.names) :].view_as(sums.loads_LE).to(sums.loads_LE.dtype))
 
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What an optimizer moves here: the model's parameters, and this rank's rows of those that are cut."""
+        slices = {} if self.cut is None else self.cut.slices
+        return {name: slices.get(name, parameter) for name, parameter in self.model.named_parameters()}
+
     def counts(self, name: str) -> bool:
-        """Whether this rank counts a parameter in sums over all of the model's: its owner does."""
+        """Whether this rank counts a parameter in sums over all of the model's: its owner does, or each its rows."""
         return self.owns(name) and (self.part is None or self.part.counts(name))
 
     def owns(self, name: str) -> bool:
-        """Whether this rank is the parameter's owner in its group: with ZeRO-1 the only one that has its moments."""
-        return self._owner[name] == self._rank_for[name]
+        """Whether this rank is the parameter's owner in its group: with ZeRO-1 the only one that has its moments. Of a
+        parameter that is cut each owns its rows."""
+        return name not in self._owner or self._owner[name] == self._rank_for[name]
 
     def total(self, square: Tensor) -> Tensor:
         """The sum of every rank's."""

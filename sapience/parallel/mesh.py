@@ -80,6 +80,9 @@ class Plan:
     """That go through the model at once, at most."""
     name: str = "parallel"
     """Of the layout in the recipe, for those who are to change it."""
+    optimizer: str = "adamw"
+    precision: str = "auto"
+    """Both of the stage that is shared, as its recipe names them."""
 
     @property
     def data(self) -> int:
@@ -138,6 +141,29 @@ def _layers(plan: Plan) -> str | None:
     return None
 
 
+def _whole_step(plan: Plan) -> str | None:
+    if plan.parallel.shard_weights and plan.parallel.pipeline > 1:
+        return (
+            f"{plan.name}.shard_weights and {plan.name}.pipeline={plan.parallel.pipeline} exclude each other, as every "
+            f"micro-batch would gather all weights again: set {plan.name}.pipeline=1, or {plan.name}.shard_weights=false"
+        )
+    return None
+
+
+def _rows_of_weights(plan: Plan) -> str | None:
+    if plan.parallel.shard_weights and plan.optimizer == "muon":
+        return (
+            f"{plan.name}.shard_weights leaves no rank the whole matrices that Muon needs: set optimizer.name=adamw, or "
+            f"{plan.name}.shard_weights=false"
+        )
+    if plan.parallel.shard_weights and plan.precision == "fp8":
+        return (
+            f"{plan.name}.shard_weights leaves no rank the whole matrices that FP8 blocks are made of: set precision=bf16, or "
+            f"{plan.name}.shard_weights=false"
+        )
+    return None
+
+
 def _microbatches(plan: Plan) -> str | None:
     try:
         for rows in sorted(set(plan.rows)):
@@ -153,6 +179,9 @@ RULES = (
     Rule("The number of data-parallel ranks is a multiple of `context`.", partial(_of_data, "context")),
     Rule("The number of routed experts is a multiple of `expert`.", _experts),
     Rule("Every stage has at least one layer; `interleaved` and `dualpipev` have two stages a rank.", _layers),
+    Rule("`shard_weights` goes without pipelines, each of whose micro-batches would gather all weights again; V3's go with "
+         "ZeRO-1.", _whole_step),
+    Rule("`shard_weights` goes with AdamW, and not in FP8: Muon and FP8 blocks are made of whole matrices.", _rows_of_weights),
     Rule("A step has enough rows for equal numbers of micro-batches on all data-parallel ranks, as many as the schedule asks "
          "for: `interleaved` a multiple of `pipeline`, `zb1p` at least `pipeline`, `dualpipe` and `dualpipev` at least twice "
          "that, `dualpipe` an even number on an even number of ranks.", _microbatches),

@@ -5,8 +5,10 @@ from collections.abc import Collection, Sequence
 from sapience.parallel.mesh import Plan, mesh_of
 from sapience.parallel.schedule import Impossible
 from sapience.recipe import Recipe, UserError
+from sapience.recipe.extend import ExtendSection
 from sapience.recipe.optimization import BatchSection
 from sapience.recipe.parallel import LayoutSection
+from sapience.recipe.pretrain import PretrainSection
 from sapience.training.schedule import rows_of_steps
 
 
@@ -16,15 +18,20 @@ def check_mesh(recipe: Recipe, processes: int, stages: Collection[str]) -> None:
     pretrain, extend = recipe.pretrain, recipe.extend
     own = pretrain.model is not None
     if "pretrain" in stages and not own:
-        _check("parallel", recipe, recipe.parallel, processes, [(pretrain.batch, pretrain.steps)])
+        _check("parallel", recipe, recipe.parallel, processes, pretrain, [(pretrain.batch, pretrain.steps)])
     if "extend" in stages and not own and extend.model is None:
         name = "parallel" if recipe.parallel.extend is None else "parallel.extend"
         phases = [(phase.batch, phase.steps) for phase in extend.phases]
-        _check(name, recipe, recipe.parallel.extending, processes, phases)
+        _check(name, recipe, recipe.parallel.extending, processes, extend, phases)
 
 
 def _check(
-    name: str, recipe: Recipe, layout: LayoutSection, processes: int, batches: Sequence[tuple[BatchSection, int]]
+    name: str,
+    recipe: Recipe,
+    layout: LayoutSection,
+    processes: int,
+    stage: PretrainSection | ExtendSection,
+    batches: Sequence[tuple[BatchSection, int]],
 ) -> None:
     if processes == 1:
         if layout.pipeline * layout.expert * layout.context > 1:
@@ -35,6 +42,7 @@ def _check(
         return
     try:
         for batch, steps in batches:
-            mesh_of(Plan(processes, layout, recipe.model, rows_of_steps(batch, steps), batch.micro_rows, name))
+            rows, method = rows_of_steps(batch, steps), (stage.optimizer.name, stage.precision)
+            mesh_of(Plan(processes, layout, recipe.model, rows, batch.micro_rows, name, *method))
     except Impossible as error:
         raise UserError(str(error)) from None

@@ -11,8 +11,10 @@ from sapience.parallel.schedule import Impossible
 from sapience.parallel.spread import Spread, spread
 from sapience.recipe import UserError
 from sapience.recipe.compute import ComputeSection
+from sapience.recipe.extend import ExtendSection
 from sapience.recipe.parallel import LayoutSection
-from sapience.training.device import placed
+from sapience.recipe.pretrain import PretrainSection
+from sapience.training.device import choose_device, chosen_precision, placed
 from sapience.training.objective import NextTokens
 from sapience.training.optimizer import Shared
 
@@ -51,7 +53,7 @@ class SharedTraining:
 def share_training(
     model: Transformer,
     objective: NextTokens,
-    compute: ComputeSection,
+    section: PretrainSection | ExtendSection,
     rows: Sequence[int],
     micro_rows: int,
     layout: LayoutSection,
@@ -60,15 +62,18 @@ def share_training(
     """The model, not yet placed, is cut down to this process's part where a team (`parallel.team.Team`) shares it. `rows` are
     those of all steps. Raises UserError where they cannot be shared like that."""
     if team is None:
-        model = placed(model, compute)
-        return SharedTraining(model, PlainLoop(model, objective), None, None, compute)
+        model = placed(model, section)
+        return SharedTraining(model, PlainLoop(model, objective), None, None, section)
     try:
-        mesh = mesh_of(Plan(team.size, layout, model.config, rows, micro_rows))
+        method = {"optimizer": section.optimizer.name, "precision": section.precision}
+        mesh = mesh_of(Plan(team.size, layout, model.config, rows, micro_rows, **method))
     except Impossible as error:
         raise UserError(str(error)) from None
     whole_step = rows[0] if rows else 2 * micro_rows * team.size  # without steps any would do
     first = len(cut(whole_step, micro_rows, mesh, layout))
-    shared = spread(model, objective, mesh, layout, first)
+    device = choose_device(section.device)
+    narrow = chosen_precision(section, device) == "bf16"
+    shared = spread(model, objective, mesh, layout, first, device, narrow)
     return SharedTraining(
-        placed(model, compute), shared.executor, shared, lambda rows: cut(rows, micro_rows, mesh, layout), compute
+        placed(model, section), shared.executor, shared, lambda rows: cut(rows, micro_rows, mesh, layout), section
     )

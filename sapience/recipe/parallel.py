@@ -29,6 +29,10 @@ class LayoutSection(Section):
     """Data-parallel ranks that have the places of each row between them, for contexts that are too long for one."""
     shard_optimizer: bool = True
     """ZeRO-1: of data-parallel ranks one keeps the moments of a weight and moves it for all; otherwise all do the same."""
+    shard_weights: bool = False
+    """FSDP: no data-parallel rank keeps a layer's matrices, their gradients or moments whole; each has some rows of them, and
+    gathers the others for the layer's forward and its backward pass. For models that do not fit otherwise. What is in no layer
+    stays with `shard_optimizer`."""
 
 
 class ParallelSection(LayoutSection):

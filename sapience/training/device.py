@@ -11,6 +11,7 @@ from sapience.recipe.compute import ComputeSection, PlacementSection
 from sapience.recipe.errors import UserError
 
 if TYPE_CHECKING:
+    from sapience.model.linear import Precision
     from sapience.model.transformer import Transformer
 
 _FP8_CAPABILITY = (9, 0)
@@ -27,12 +28,17 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
+def chosen_precision(section: PlacementSection, device: torch.device) -> Precision:
+    """`auto` is bf16 on a GPU."""
+    if section.precision == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return section.precision
+
+
 def placed(model: Transformer, section: PlacementSection) -> Transformer:
     """The model on its device, computing as the section says. Raises UserError for what the device cannot do."""
     device = choose_device(section.device)
-    precision = section.precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
+    precision = chosen_precision(section, device)
     if precision == "fp8" and device.type == "cuda" and torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
         raise UserError(
             f"the recipe asks for precision fp8, but {torch.cuda.get_device_name(device)} has no tensor cores for it: "

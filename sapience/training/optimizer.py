@@ -16,6 +16,9 @@ from sapience.training.muon import Muon
 class Shared(Protocol):
     """What the ranks that hold parts of a model agree on."""
 
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """What this rank moves, by name: whole parameters or some rows of them."""
+
     def counts(self, name: str) -> bool:
         """Whether this rank is the one that counts the parameter."""
 
@@ -32,8 +35,9 @@ class OptimizerSet:
     def __init__(self, model: nn.Module, section: OptimizerSection, shared: Shared | None = None) -> None:
         """`shared` where this is a rank's part of a model: the gradient's norm is that of the whole."""
         self.section, self.shared = section, shared
-        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self.parameters = list(model.parameters())
+        named = dict(model.named_parameters()) if shared is None else shared.parameters()
+        self.names = {id(parameter): name for name, parameter in named.items()}
+        self.parameters = list(named.values())
         self._copies = copies_of(model)
         matrices = [p for p in self.parameters if p.ndim >= 2]
         vectors = [p for p in self.parameters if p.ndim < 2]

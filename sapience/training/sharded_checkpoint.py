@@ -14,9 +14,8 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 
-from sapience.parallel.spread import Spread
+from sapience.parallel.spread import Rows, Spread
 from sapience.training.checkpoint import Checkpoint, read_tensors
 from sapience.training.checkpoint_folder import (
     begin_checkpoint,
@@ -28,7 +27,7 @@ from sapience.training.checkpoint_folder import (
     has_parts,
     sha256,
 )
-from sapience.training.checkpoint_parts import part_of_tensor, read_parts, write_parts
+from sapience.training.checkpoint_parts import Part, read_parts, write_parts
 
 
 @dataclass
@@ -46,8 +45,6 @@ class ShardedCheckpoints:
         group = dist.new_group(ranks, backend="gloo")
         assert group is not None
         self._group = group
-        own = self.spread.expert_group
-        self._mesh = None if own is None else DeviceMesh.from_group(own, "cpu")
 
     def save(
         self, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
@@ -84,15 +81,12 @@ class ShardedCheckpoints:
             return Checkpoint(record["step"], weights, optimizer, record["state"])
         return None
 
-    def _wanted(self, key: str) -> DeviceMesh | bool:
-        mesh = self._mesh if self.spread.is_part(key) else None
-        return self.spread.needs(key) and (mesh or True)
+    def _wanted(self, key: str) -> Rows | bool:
+        return self.spread.needs(key) and (self.spread.rows(key) or True)
 
-    def _copied(self, key: str, value: Tensor) -> Tensor:
+    def _copied(self, key: str, value: Tensor) -> Part:
         copy = value.detach().to("cpu", copy=True)
-        if self._mesh is None or not self.spread.is_part(key) or not copy.ndim:
-            return copy
-        return part_of_tensor(copy, self._mesh)
+        return Part(copy, self.spread.rows(key) if copy.ndim else None)
 
     def _all_agree(self, candidate: Path, record: Mapping[str, Any] | None) -> bool:
         """Whether the files are what their record says; each rank looks at some."""
@@ -103,7 +97,7 @@ class ShardedCheckpoints:
         return all(found)
 
     def _write(
-        self, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
+        self, step: int, weights: Mapping[str, Part], optimizer: Mapping[str, Part], state: Mapping[str, Any]
     ) -> None:
         try:
             if self.spread.writes:

@@ -38,7 +38,15 @@ class Pool:
 
     def __init__(self, size: int) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sapience.parallel.pipeline", "sapience.training.loop", "tiny_models"])
+        context.set_forkserver_preload(
+            [
+                "sapience.parallel.pipeline",
+                "sapience.training.loop",
+                "tiny_models",
+                "torch.distributed.fsdp",
+                "torch._dynamo",
+            ]
+        )
         store = str(Path(tempfile.mkdtemp()) / "store")
         self._lines, self._ranks = [], []
         for rank in range(size):

@@ -34,8 +34,15 @@ def test_every_rank_has_its_place(pipeline: int, groups: int, expert: int, conte
         assert len({mesh.replica(rank) % expert for rank in ranks}) == 1
 
 
-def plan_of(ranks: int = 4, rows: tuple[int, ...] = (16,), micro_rows: int = 4, **parallel: Any) -> Plan:
-    return Plan(ranks, ParallelSection(**parallel), tiny_config(num_hidden_layers=6), rows, micro_rows)
+def plan_of(
+    ranks: int = 4,
+    rows: tuple[int, ...] = (16,),
+    micro_rows: int = 4,
+    method: tuple[str, str] = ("adamw", "auto"),
+    **parallel: Any,
+) -> Plan:
+    model = tiny_config(num_hidden_layers=6)
+    return Plan(ranks, ParallelSection(**parallel), model, rows, micro_rows, "parallel", *method)
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -49,6 +56,10 @@ def plan_of(ranks: int = 4, rows: tuple[int, ...] = (16,), micro_rows: int = 4, 
     ({"pipeline": 2, "rows": (16, 1)}, "a step of 1 rows cannot be cut into micro-batches for 2 data-parallel ranks"),
     ({"pipeline": 2, "rows": (6,), "schedule": "dualpipe"}, "a step of 6 rows .* even number of ranks and of micro-batches"),
     ({"ranks": 3, "pipeline": 3, "schedule": "dualpipe"}, "even number of ranks"),
+    ({"pipeline": 2, "shard_weights": True}, "exclude each other, .* set parallel.pipeline=1"),
+    ({"method": ("muon", "auto"), "shard_weights": True}, "whole matrices that Muon needs: set optimizer.name=adamw"),
+    ({"method": ("adamw", "fp8"), "shard_weights": True}, "whole matrices that FP8 blocks are made of: set precision=bf16"),
+    ({"rows": (3,), "shard_weights": True}, "a step of 3 rows cannot be cut into micro-batches for 4 data-parallel ranks"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused_with_cause_and_remedy(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(Impossible, match=words):

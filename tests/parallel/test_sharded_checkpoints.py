@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from processes import pool
-from tiny_models import random_batch, tiny_model
+from tiny_models import random_batch, tiny_config, tiny_model
 from torch import Tensor
 from trained_steps import Layout, Task, task_of
 
@@ -257,3 +257,48 @@ def slow_writing(layout: Layout, folder: Path) -> list[bool]:
 
 def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path) -> None:
     assert pool(2).run(slow_writing, PAIR, tmp_path) == [[False, True]] * 2
+
+
+def passed_on(task: Task, layout: Layout | None, source: Path, folder: Path) -> dict[str, Tensor] | None:
+    """Take a checkpoint and write it again: the whole model's weights, on the rank that writes."""
+    trainer = Trainer(task, layout)
+    if trainer.spread is None:
+        trainer.take(latest_checkpoint(source))
+        weights = trainer.model.state_dict()
+        save_checkpoint(folder, HALF, weights, trainer.optimizer.tensors(), {"tokens": 7}, 2)
+        return weights
+    trainer.take(ShardedCheckpoints(source, 2, trainer.spread).latest())
+    kept = ShardedCheckpoints(folder, 2, trainer.spread)
+    kept.save(HALF, trainer.model.state_dict(), trainer.optimizer.tensors(), {"tokens": 7})
+    kept.wait()
+    return trainer.spread.weights()
+
+
+def test_rows_of_weights_travel_from_layout_to_layout_without_losing_a_bit(tmp_path: Path) -> None:
+    """Rows that cannot be divided evenly, some of them on no rank."""
+    task = Task(tiny_config(num_hidden_layers=2, q_lora_rank=9, kv_lora_rank=5, n_routed_experts=6, n_group=3))
+    cut = Layout(data=4, expert=2, sharded=True, weights=True)
+    expected = Trainer(task, None).train(range(2 * HALF))[HALF:]
+    pool(4).run(first_half, task, cut, tmp_path / "0")
+    first = latest_checkpoint(tmp_path / "0")
+    assert first is not None
+    for losses in pool(4).run(second_half, task, cut, tmp_path / "0"):
+        assert losses == pytest.approx(expected, rel=1e-9)
+    pipelines = Layout(2, "1f1b", data=2, expert=2, sharded=True)
+    way = [replace(cut, data=2), None, replace(cut, expert=1, sharded=False), pipelines]
+    for number, layout in enumerate(way):
+        source, folder = tmp_path / str(number), tmp_path / str(number + 1)
+        if layout is None:
+            weights = passed_on(task, None, source, folder)
+        else:
+            weights = pool(layout.mesh.ranks).run(passed_on, task, layout, source, folder)[0]
+        there = latest_checkpoint(folder)
+        assert there is not None and weights is not None
+        for ours, theirs in (
+            (weights, first.weights),
+            (there.weights, first.weights),
+            (there.optimizer, first.optimizer),
+        ):
+            assert ours.keys() == theirs.keys()
+            assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == [], layout
+    assert second_half(task, None, folder) == pytest.approx(expected, rel=1e-9)

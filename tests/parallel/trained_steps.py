@@ -11,11 +11,12 @@ from tiny_models import random_batch, tiny_config, tiny_model
 from torch import Tensor
 
 from sapience.model.batch import Microbatch
+from sapience.model.linear import Precision
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop
-from sapience.parallel.experts import part_of
 from sapience.parallel.mesh import Mesh
-from sapience.parallel.spread import spread
+from sapience.parallel.spread import Rows, spread
+from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
 from sapience.recipe.optimization import OptimizerSection
 from sapience.recipe.parallel import ParallelSection
@@ -34,6 +35,7 @@ class Layout:
     sharded: bool = False
     expert: int = 1
     context: int = 1
+    weights: bool = False
 
     @property
     def mesh(self) -> Mesh:
@@ -47,6 +49,7 @@ class Layout:
             expert=self.expert,
             context=self.context,
             shard_optimizer=self.sharded,
+            shard_weights=self.weights,
         )
 
 
@@ -59,6 +62,9 @@ class Task:
     steps: int = 20
     microbatches: int = 4
     optimizer: str = "adamw"
+    moments: str = "fp32"
+    precision: Precision = "fp32"
+    recompute: tuple[RecomputedPart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,13 @@ class Told:
     """Of micro-batches, by their first tokens."""
     gradients: dict[str, Tensor]
     """Of the first step."""
+    rows: dict[str, Rows]
+    """Of the parameters that a rank has a part of."""
+
+    def part(self, key: str, whole: Tensor) -> Tensor:
+        """The rank's part of a parameter, a buffer or a gradient."""
+        rows = self.rows.get(key)
+        return whole if rows is None else whole[rows.first : rows.end]
 
 
 class Recorded(NextTokens):
@@ -96,12 +109,18 @@ def trained(task: Task, layout: Layout | None) -> Told:
     objective = Recorded(0.3, 1e-2)
     executor: Any = PlainLoop(model, objective)
     shared: Any = None
+    rows: dict[str, Rows] = {}
     if layout is not None:
-        executor = shared = spread(model, objective, layout.mesh, layout.section, task.microbatches).executor
+        narrow = task.precision == "bf16"
+        made = spread(model, objective, layout.mesh, layout.section, task.microbatches, narrow=narrow)
+        executor = shared = made.executor
+        rows = {key: part for key in model.state_dict() if (part := made.rows(key)) is not None}
+    model.compute_in(task.precision).recompute(task.recompute)
     # With V3's epsilon Adam makes of gradients of 1e-12, which differ in their last bits, updates that differ in their
     # fifth digit.
-    section = OptimizerSection(clip=0.5, epsilon=1e-5, name=task.optimizer)  # type: ignore[arg-type]
+    section = OptimizerSection(clip=0.5, epsilon=1e-5, name=task.optimizer, moments=task.moments)  # type: ignore[arg-type]
     optimizer = OptimizerSet(model, section, shared)
+    moved = dict(model.named_parameters()) if shared is None else shared.parameters()
     told: list[Any] = []
     gradients: dict[str, Tensor] = {}
     for step in range(task.steps):
@@ -110,12 +129,12 @@ def trained(task: Task, layout: Layout | None) -> Told:
         ]
         sums = executor.forward_backward(batches, labelled_tokens(batches))
         if step == 0:
-            gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+            gradients = {n: p.grad.clone() for n, p in moved.items() if p.grad is not None}
         norm = optimizer.step(1e-3)
         update_biases(model, sums, 1e-2)
         told.append(({name: float(value) for name, value in sums.values.items()}, float(norm), sums.loads_LE.tolist()))
     weights = {key: value.clone() for key, value in model.state_dict().items()}
-    return Told(told, weights, dict(_seen), gradients)
+    return Told(told, weights, dict(_seen), gradients, rows)
 
 
 def alone(task: Task) -> Told:
@@ -133,18 +152,16 @@ def compare(task: Task, layout: Layout, near: float) -> list[Told]:
     """Every rank says what one process says, and together they have all of the model."""
     whole = alone(task)
     answers = pool(layout.mesh.ranks).run(trained, task, layout)
-    for rank, told in enumerate(answers):
-        place = layout.mesh.replica(rank) % layout.expert
-        part = part_of(task.config.n_routed_experts, place, layout.expert)
+    for told in answers:
         for ours, theirs in zip(told.steps, whole.steps, strict=True):
             assert ours[0] == pytest.approx(theirs[0], rel=near)
             assert ours[1] == pytest.approx(theirs[1], rel=near)
             assert ours[2] == theirs[2]
         for key, value in told.weights.items():
-            wanted = whole.weights[key][part] if ".experts." in key else whole.weights[key]
+            wanted = told.part(key, whole.weights[key])
             assert torch.allclose(value, wanted, rtol=near, atol=near), key
         for key, value in told.gradients.items():
-            wanted = whole.gradients[key][part] if ".experts." in key else whole.gradients[key]
+            wanted = told.part(key, whole.gradients[key])
             x, y = value.double(), wanted.double()
             assert float(1 - 2 * (x * y).sum() / (x.square().sum() + y.square().sum())) <= max(near**2, 1e-13), key
         for key, losses in told.losses.items():
