@@ -34,6 +34,9 @@ class FeedForward(nn.Module):
 class Experts(nn.Module):
     """The routed experts of one layer, their matrices stacked. The gate's weights are applied inside."""
 
+    compiles = True
+    """Whether a compiler can make something of `of_tokens`."""
+
     def __init__(self, config: ModelSection) -> None:
         super().__init__()
         experts, hidden, inner = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size

@@ -122,6 +122,9 @@ class Transformer(nn.Module):
 
     def compile_layers(self) -> None:
         """Compile layers and final norms for passes that are to be differentiated; others, whose shapes vary, are not."""
+        for block in self.gates():
+            if not block.experts.compiles:
+                block.experts.of_tokens = torch.compiler.disable(block.experts.of_tokens)  # type: ignore[method-assign]
         norms = [module.norm for module in self.predictions if isinstance(module, PredictionModule)]
         parts: list[nn.Module] = [*self.blocks(), self.norm, *norms]
         self._compiled = {id(part): torch.compile(part, dynamic=False) for part in parts}

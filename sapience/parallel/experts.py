@@ -37,6 +37,8 @@ class Crossing:
 class SpreadExperts(Experts):
     """A rank's part of a layer's experts: the first axis of their matrices is divided among the group."""
 
+    compiles = False  # how many rows travel is known when they do: every other number would be compiled anew
+
     def __init__(self, whole: Experts, group: dist.ProcessGroup, narrow: bool = False) -> None:
         """`narrow`: what travels to experts is in FP8. Raises Impossible where the experts cannot be divided evenly."""
         nn.Module.__init__(self)

@@ -174,3 +174,30 @@ def test_shared_experts_work_while_tokens_travel_and_their_gradients_too() -> No
         assert back[0] == "launch rows" and back[1] == "rows are there"
         assert back.index("shared back") > max(i for i, event in enumerate(back) if event.startswith("launch"))
         assert back.index("shared back") < back.index("rows are there", 2)
+
+
+def _compiled_losses(compiled: bool) -> tuple[list[float], int]:
+    """Of micro-batches that are routed differently, and how many graphs were made of them."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    config = tiny_config(num_hidden_layers=2, num_nextn_predict_layers=0)
+    model = tiny_model(config)
+    spread_experts(model, make_groups([range(dist.get_world_size())])[0])
+    if compiled:
+        model.compile_layers()
+    losses = []
+    for seed in range(12):
+        loss, _ = NextTokens(0.0, 1e-2)(model, random_batch(config, 2, 24, seed=2 * seed + dist.get_rank()))
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(float(loss.detach()))
+    return losses, counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.slow
+def test_layers_around_spread_experts_are_compiled_once() -> None:
+    for (eager, none), (compiled, graphs) in zip(
+        *(pool(2).run(_compiled_losses, each) for each in (False, True)), strict=True
+    ):
+        assert compiled == pytest.approx(eager, rel=1e-5)
+        assert none == 0 and 0 < graphs < 10
