@@ -34,9 +34,10 @@ def generate(
     from sapience.model.huggingface import load_model
     from sapience.serving.answering import Settings
     from sapience.serving.printable import json_line, printable
+    from sapience.training.device import choose_device
 
     settings = Settings(temperature, tokens, seed)
-    tokenizer, network = Tokenizer.load(folder), load_model(folder)
+    tokenizer, network = Tokenizer.load(folder), load_model(folder, choose_device("auto"))
     stream = TextStream(tokenizer, continued=True)
     unsaid = printable(text)  # with the first token: where nothing can be drawn, nothing is printed
 
