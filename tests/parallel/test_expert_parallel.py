@@ -35,6 +35,12 @@ def test_pipelines_whose_ranks_share_experts(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["1f1b", "interleaved", "zb1p", "dualpipe", "dualpipev"])
+def test_twenty_steps_of_pipelines_whose_ranks_share_experts(name: str) -> None:
+    compare(task_of(layers=5, microbatches=8), Layout(2, name, data=2, expert=2, sharded=True), 1e-9)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [
     Layout(2, "dualpipe", data=4, expert=2, sharded=True), Layout(4, "zb1p", data=2, expert=2, sharded=True),
     Layout(2, "dualpipev", data=4, expert=4), Layout(4, "dualpipe", data=2, expert=2, sharded=True),

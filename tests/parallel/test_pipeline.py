@@ -24,6 +24,12 @@ def test_four_ranks(name: str) -> None:
     compare(task_of(steps=3, microbatches=8), Layout(4, name), 1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_twenty_steps_of_four_ranks(name: str) -> None:
+    compare(task_of(microbatches=8), Layout(4, name), 1e-9)
+
+
 @pytest.mark.parametrize("name", ["zb1p", "dualpipe"])
 def test_float32(name: str) -> None:
     compare(task_of(dtype=torch.float32, steps=2), Layout(2, name), 1e-5)
