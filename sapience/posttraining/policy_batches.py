@@ -1,4 +1,7 @@
-"""Drawn answers as rows for the policy gradient: a prompt is read once, however many answers to it there are."""
+"""Drawn answers as rows for the policy gradient: a prompt is read once, however many answers to it there are.
+
+A prompt with its answers is a family of documents; families stand behind one another in a row, and none sees another.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sapience.model.batch import Microbatch
+from sapience.model.batch import FAMILY, Microbatch
 from sapience.model.transformer import Transformer
 from sapience.ops.cross_entropy import IGNORE
 from sapience.ops.log_probability import linear_log_probability
@@ -15,12 +18,12 @@ from sapience.posttraining.rollouts import Rollout
 from sapience.recipe.policy import PolicySection
 
 SHARED_ROW = 256
-"""Most tokens of a row that answers to one prompt share; attention grows with the square of a row."""
+"""Most tokens of a row that several answers or several prompts share; attention grows with the square of a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyBatch(Microbatch):
-    """Prompts, each with answers to it behind one another; all that the loss needs of every answer token, zero elsewhere."""
+    """Prompts, each with answers to it behind it; all that the loss needs of every answer token, zero elsewhere."""
 
     weights_BT: Tensor
     advantages_BT: Tensor
@@ -57,7 +60,7 @@ class PolicyBatch(Microbatch):
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Family:
     """A prompt and some of the answers to it: the prompt is read once, however many there are."""
 
     prompt: Sequence[int]
@@ -84,59 +87,92 @@ def policy_batches(
     prediction are trained along.
 
     Answers to one prompt share its row up to SHARED_ROW tokens: they see the prompt and not each other, at the positions
-    they would have alone, so nothing but the arithmetic on the prompt is saved. Rows that KL is taken of have batches of
-    their own: nobody else's need the reference.
+    they would have alone, so nothing but the arithmetic on the prompt is saved. Families that leave room for others share
+    a row as well, which spares padding. Those that KL is taken of have batches of their own: nobody else's need the
+    reference.
     """
-    batches: list[PolicyBatch] = []
-    chosen: list[_Row] = []
-    for row in sorted(_rows(rollouts, max(1, depths)), key=lambda row: (row.beta(section) > 0, row.length)):
-        full = row.length * (len(chosen) + 1) > section.micro_tokens
-        if chosen and (full or (row.beta(section) > 0) != (chosen[0].beta(section) > 0)):
-            batches.append(_policy_batch(chosen, section, pad_id))
-            chosen = []
-        chosen.append(row)
-    return [*batches, _policy_batch(chosen, section, pad_id)] if chosen else batches
+    families = _families(rollouts, max(1, depths))
+    anchored = [family for family in families if family.beta(section) > 0]
+    free = [family for family in families if not family.beta(section) > 0]
+    return [
+        _policy_batch(rows, section, pad_id)
+        for part in (free, anchored)
+        for rows in _batches(_packed(part), section.micro_tokens)
+    ]
 
 
-def _rows(rollouts: Sequence[Rollout], end: int) -> list[_Row]:
-    rows: list[_Row] = []
-    open_rows: dict[tuple[bool, tuple[int, ...]], _Row] = {}
+def _families(rollouts: Sequence[Rollout], end: int) -> list[_Family]:
+    families: list[_Family] = []
+    still_open: dict[tuple[bool, tuple[int, ...]], _Family] = {}
     for rollout in rollouts:
         key = rollout.prompt.problem is None, tuple(rollout.prompt_tokens)
-        row = open_rows.get(key)
-        if row is None or row.length + row.end - 1 + len(rollout.completion.tokens) > SHARED_ROW:
-            row = open_rows[key] = _Row(rollout.prompt_tokens, min(end, len(key[1])), [])
-            rows.append(row)
-        row.rollouts.append(rollout)
-    return rows
+        family = still_open.get(key)
+        if family is None or family.length + family.end - 1 + len(rollout.completion.tokens) > SHARED_ROW:
+            family = still_open[key] = _Family(rollout.prompt_tokens, min(end, len(key[1])), [])
+            families.append(family)
+        family.rollouts.append(rollout)
+    return families
 
 
-def _policy_batch(rows: Sequence[_Row], section: PolicySection, pad_id: int) -> PolicyBatch:
-    shape = len(rows), max(row.length for row in rows)
+def _packed(families: Sequence[_Family]) -> list[list[_Family]]:
+    """Rows of at most SHARED_ROW tokens, each family in the fullest that has room, the long ones first; shortest row first."""
+    rows: list[list[_Family]] = []
+    held: list[int] = []
+    for length, family in sorted(((f.length, f) for f in families), key=lambda pair: -pair[0]):
+        fitting = [number for number, tokens in enumerate(held) if tokens + length <= SHARED_ROW]
+        if fitting:
+            fullest = max(fitting, key=held.__getitem__)
+            rows[fullest].append(family)
+            held[fullest] += length
+        else:
+            rows.append([family])
+            held.append(length)
+    return [rows[number] for number in sorted(range(len(rows)), key=held.__getitem__)]
+
+
+def _length(row: Sequence[_Family]) -> int:
+    return sum(family.length for family in row)
+
+
+def _batches(rows: Sequence[list[_Family]], most_tokens: int) -> list[list[list[_Family]]]:
+    """Rows in order, as many as have room at once; a row that is longer is alone."""
+    batches: list[list[list[_Family]]] = []
+    for row in rows:
+        if not batches or _length(row) * (len(batches[-1]) + 1) > most_tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def _policy_batch(rows: Sequence[Sequence[_Family]], section: PolicySection, pad_id: int) -> PolicyBatch:
+    shape = len(rows), max(map(_length, rows))
     tokens = torch.full(shape, pad_id, dtype=torch.int64)
     labels = torch.full(shape, IGNORE, dtype=torch.int64)
     documents = torch.full(shape, -1, dtype=torch.int32)
     positions = torch.zeros(shape, dtype=torch.int64)
     weights, values, engine, betas = (torch.zeros(shape) for _ in range(4))
     for number, row in enumerate(rows):
-        at = shared = len(row.prompt) - row.end
-        tokens[number, :at] = torch.tensor(row.prompt[:at], dtype=torch.int64)
-        documents[number, :at] = 0
-        positions[number, :at] = torch.arange(at)
-        for place, rollout in enumerate(row.rollouts, start=1):
-            answer = rollout.completion.tokens
-            whole = torch.tensor([*row.prompt[shared:], *answer[:-1]])
-            end = at + len(whole)
-            tokens[number, at:end] = whole
-            documents[number, at:end] = place
-            positions[number, at:end] = shared + torch.arange(len(whole))
-            part = number, slice(end - len(answer), end)
-            labels[part] = torch.tensor(answer)
-            weights[part] = token_weight(len(answer), section.aggregate)
-            values[part] = rollout.advantage or 0.0
-            engine[part] = torch.tensor(rollout.completion.logprobs)
-            betas[part] = row.beta(section)
-            at = end
+        at = 0
+        for first, family in zip(range(0, len(row) * FAMILY, FAMILY), row, strict=True):
+            shared = len(family.prompt) - family.end
+            tokens[number, at : at + shared] = torch.tensor(family.prompt[:shared], dtype=torch.int64)
+            documents[number, at : at + shared] = first
+            positions[number, at : at + shared] = torch.arange(shared)
+            at += shared
+            for document, rollout in enumerate(family.rollouts, start=first + 1):
+                answer = rollout.completion.tokens
+                whole = torch.tensor([*family.prompt[shared:], *answer[:-1]])
+                end = at + len(whole)
+                tokens[number, at:end] = whole
+                documents[number, at:end] = document
+                positions[number, at:end] = shared + torch.arange(len(whole))
+                part = number, slice(end - len(answer), end)
+                labels[part] = torch.tensor(answer)
+                weights[part] = token_weight(len(answer), section.aggregate)
+                values[part] = rollout.advantage or 0.0
+                engine[part] = torch.tensor(rollout.completion.logprobs)
+                betas[part] = family.beta(section)
+                at = end
     return PolicyBatch(
         tokens, labels, documents, positions_BT=positions, prefix=True,
         weights_BT=weights, advantages_BT=values, engine_BT=engine, betas_BT=betas,

@@ -8,6 +8,7 @@ import torch
 from tiny_models import tiny_config, tiny_model
 
 from sapience.inference.generate import Completion, generate
+from sapience.model.batch import FAMILY
 from sapience.model.linear import Precision
 from sapience.ops.cross_entropy import IGNORE
 from sapience.ops.log_probability import linear_log_probability, reference
@@ -212,18 +213,29 @@ def test_answers_without_kl_have_batches_of_their_own() -> None:
     assert len(policy_batches([*open_ended, *ruled], PolicySection(beta=0.1, micro_tokens=10_000), 2)) == 1
 
 
-def test_neighbours_in_a_row_do_not_see_one_another() -> None:
+@pytest.mark.parametrize("document", [3, FAMILY, FAMILY + 2])
+def test_neighbours_in_a_row_do_not_see_one_another(document: int) -> None:
+    """An answer is seen by itself alone, a prompt by the answers to it alone."""
     model = tiny_model(tiny_config(), 0, torch.float64)
-    rollouts = rollouts_of(9, groups=1, size=4)
-    section = PolicySection()
-    [batch] = policy_batches(rollouts, section, 2)
+    [batch] = policy_batches(rollouts_of(9, groups=3, size=4), PolicySection(), 2)
+    assert len(batch.tokens_BT) == 1 and {0, FAMILY, 2 * FAMILY} <= set(batch.documents_BT.flatten().tolist())
     before = answer_logprobs(model, batch)
     changed = batch.tokens_BT.clone()
-    third = batch.documents_BT == 3
-    changed[third] = (changed[third] + 7) % 50 + 3
+    moved = batch.documents_BT == document
+    changed[moved] = (changed[moved] + 7) % 50 + 3
     after = answer_logprobs(model, PolicyBatch(**{**vars(batch), "tokens_BT": changed}))
-    torch.testing.assert_close(after[~third], before[~third], rtol=0, atol=1e-12)
-    assert (after[third] != before[third]).any()
+    touched = batch.documents_BT // FAMILY == document // FAMILY if document % FAMILY == 0 else moved
+    torch.testing.assert_close(after[~touched], before[~touched], rtol=0, atol=1e-12)
+    assert (after[touched] != before[touched]).any()
+
+
+def test_rows_are_filled_with_families_of_other_prompts() -> None:
+    rollouts = rollouts_of(11, groups=160, size=4)
+    batches = policy_batches(rollouts, PolicySection(micro_tokens=1024), 2)
+    held, places = sum(int(b.valid_BT.sum()) for b in batches), sum(b.valid_BT.numel() for b in batches)
+    assert held > 0.9 * places, (held, places)
+    assert all(b.tokens_BT.numel() <= 1024 and b.tokens_BT.shape[1] <= batching.SHARED_ROW for b in batches)
+    assert sum(int((b.labels_BT != IGNORE).sum()) for b in batches) == sum(len(r.completion.tokens) for r in rollouts)
 
 
 EVERY_EXPERT = tiny_config(n_group=1, topk_group=1, n_routed_experts=4, num_experts_per_tok=4)
