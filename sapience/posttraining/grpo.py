@@ -75,8 +75,10 @@ class PolicyObjective:
             head = model.head.weight.detach()
             states, _ = model.chain(hidden_BTD.detach(), batch.tokens_BT, context, shared_frozen=True)
             for depth, state in enumerate(states, start=1):
-                labels = prediction_labels(batch, depth).flatten()
-                prediction = prediction + linear_cross_entropy(state.flatten(0, 1), head, labels) / len(states)
+                labels_BT = prediction_labels(batch, depth)
+                labelled_BT = labels_BT != IGNORE
+                losses = linear_cross_entropy(state[labelled_BT], head, labels_BT[labelled_BT])
+                prediction = prediction + losses / len(states)
         values["mtp_loss"] = prediction.detach()
         loads = torch.stack([r.loads_E for r in routers]) if routers else loss.new_zeros((0, 1))
         return loss + self.prediction_scale * prediction, Sums(values, loads)
