@@ -1,9 +1,10 @@
 """Drawn answers as rows for the policy gradient: a prompt is read once, however many answers to it there are.
 
-A prompt with its answers is a family of documents; families stand behind one another in a row, and none sees another.
+A prompt with its answers is a family of documents; families stand behind one another in a row, and none sees another. An
+answer that was drawn several times, as likely and as good each time, is read once and counts as often as it was drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,10 @@ SHARED_ROW = 256
 class PolicyBatch(Microbatch):
     """Prompts, each with answers to it behind it; all that the loss needs of every answer token, zero elsewhere."""
 
+    counts_BT: Tensor
+    """How often the answer was drawn."""
     weights_BT: Tensor
+    """Weight of the token in the loss, times that."""
     advantages_BT: Tensor
     engine_BT: Tensor
     """Log-probability at the draw."""
@@ -50,6 +54,7 @@ class PolicyBatch(Microbatch):
             moved.isolate,
             moved.positions_BT,
             moved.prefix,
+            counts_BT=self.counts_BT.to(device),
             weights_BT=self.weights_BT.to(device),
             advantages_BT=self.advantages_BT.to(device),
             engine_BT=self.engine_BT.to(device),
@@ -60,6 +65,19 @@ class PolicyBatch(Microbatch):
 
 
 @dataclass(frozen=True)
+class _Answer:
+    """A drawn answer, and how often it was drawn."""
+
+    rollout: Rollout
+    times: int
+
+    @property
+    def tokens(self) -> list[int]:
+        """Of the answer."""
+        return self.rollout.completion.tokens
+
+
+@dataclass(frozen=True)
 class _Family:
     """A prompt and some of the answers to it: the prompt is read once, however many there are."""
 
@@ -67,16 +85,16 @@ class _Family:
     end: int
     """Last tokens of the prompt that stand at the head of every answer: one predicts its first token, and as many as
     there are prediction depths keep what a depth looks ahead to within the answer's own part."""
-    rollouts: list[Rollout]
+    answers: list[_Answer]
 
     @property
     def length(self) -> int:
         """Tokens: the prompt's beginning once, its end and all but the last token of the answer for every answer."""
-        return len(self.prompt) - self.end + sum(self.end - 1 + len(r.completion.tokens) for r in self.rollouts)
+        return len(self.prompt) - self.end + sum(self.end - 1 + len(answer.tokens) for answer in self.answers)
 
     def beta(self, section: PolicySection) -> float:
         """The weight of KL: another one where no rule judges."""
-        ruled = self.rollouts[0].prompt.problem is not None or section.open_beta is None
+        ruled = self.answers[0].rollout.prompt.problem is not None or section.open_beta is None
         return section.beta if ruled else float(section.open_beta or 0.0)
 
 
@@ -101,16 +119,30 @@ def policy_batches(
     ]
 
 
+def _answers(rollouts: Sequence[Rollout]) -> list[_Answer]:
+    """Each different one once, in the order of their first draws."""
+    drawn: dict[Hashable, list[Rollout]] = {}
+    for rollout in rollouts:
+        said = tuple(rollout.completion.tokens), tuple(rollout.completion.logprobs), rollout.advantage
+        drawn.setdefault((_asked(rollout), said), []).append(rollout)
+    return [_Answer(alike[0], len(alike)) for alike in drawn.values()]
+
+
+def _asked(rollout: Rollout) -> tuple[bool, tuple[int, ...]]:
+    """What tells families apart: a wish may read as a problem does."""
+    return rollout.prompt.problem is None, tuple(rollout.prompt_tokens)
+
+
 def _families(rollouts: Sequence[Rollout], end: int) -> list[_Family]:
     families: list[_Family] = []
-    still_open: dict[tuple[bool, tuple[int, ...]], _Family] = {}
-    for rollout in rollouts:
-        key = rollout.prompt.problem is None, tuple(rollout.prompt_tokens)
+    still_open: dict[Hashable, _Family] = {}
+    for answer in _answers(rollouts):
+        key, prompt = _asked(answer.rollout), answer.rollout.prompt_tokens
         family = still_open.get(key)
-        if family is None or family.length + family.end - 1 + len(rollout.completion.tokens) > SHARED_ROW:
-            family = still_open[key] = _Family(rollout.prompt_tokens, min(end, len(key[1])), [])
+        if family is None or family.length + family.end - 1 + len(answer.tokens) > SHARED_ROW:
+            family = still_open[key] = _Family(prompt, min(end, len(prompt)), [])
             families.append(family)
-        family.rollouts.append(rollout)
+        family.answers.append(answer)
     return families
 
 
@@ -150,7 +182,7 @@ def _policy_batch(rows: Sequence[Sequence[_Family]], section: PolicySection, pad
     labels = torch.full(shape, IGNORE, dtype=torch.int64)
     documents = torch.full(shape, -1, dtype=torch.int32)
     positions = torch.zeros(shape, dtype=torch.int64)
-    weights, values, engine, betas = (torch.zeros(shape) for _ in range(4))
+    counts, weights, values, engine, betas = (torch.zeros(shape) for _ in range(5))
     for number, row in enumerate(rows):
         at = 0
         for first, family in zip(range(0, len(row) * FAMILY, FAMILY), row, strict=True):
@@ -159,23 +191,24 @@ def _policy_batch(rows: Sequence[Sequence[_Family]], section: PolicySection, pad
             documents[number, at : at + shared] = first
             positions[number, at : at + shared] = torch.arange(shared)
             at += shared
-            for document, rollout in enumerate(family.rollouts, start=first + 1):
-                answer = rollout.completion.tokens
-                whole = torch.tensor([*family.prompt[shared:], *answer[:-1]])
+            for document, answer in enumerate(family.answers, start=first + 1):
+                said, completion = answer.tokens, answer.rollout.completion
+                whole = torch.tensor([*family.prompt[shared:], *said[:-1]])
                 end = at + len(whole)
                 tokens[number, at:end] = whole
                 documents[number, at:end] = document
                 positions[number, at:end] = shared + torch.arange(len(whole))
-                part = number, slice(end - len(answer), end)
-                labels[part] = torch.tensor(answer)
-                weights[part] = token_weight(len(answer), section.aggregate)
-                values[part] = rollout.advantage or 0.0
-                engine[part] = torch.tensor(rollout.completion.logprobs)
+                counts[number, at:end] = answer.times
+                part = number, slice(end - len(said), end)
+                labels[part] = torch.tensor(said)
+                weights[part] = answer.times * token_weight(len(said), section.aggregate)
+                values[part] = answer.rollout.advantage or 0.0
+                engine[part] = torch.tensor(completion.logprobs)
                 betas[part] = family.beta(section)
                 at = end
     return PolicyBatch(
         tokens, labels, documents, positions_BT=positions, prefix=True,
-        weights_BT=weights, advantages_BT=values, engine_BT=engine, betas_BT=betas,
+        counts_BT=counts, weights_BT=weights, advantages_BT=values, engine_BT=engine, betas_BT=betas,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """GRPO's mathematics against literal loops in float64, and the loss of a batch against the sum it is meant to be."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -176,6 +177,41 @@ def test_a_prompt_that_answers_share_changes_no_loss_and_no_gradient(
     for name, gradient in alone[1].items():
         torch.testing.assert_close(shared[1][name], gradient, rtol=1e-8, atol=1e-10, msg=name)
     assert shared[2] < alone[2] if longest > 12 else shared[2] <= alone[2]
+
+
+@pytest.mark.parametrize("aggregate", ["sequence", "token"])
+def test_an_answer_drawn_several_times_is_read_once_and_counts_as_often(
+    aggregate: Literal["sequence", "token"],
+) -> None:
+    model, other = tiny_model(tiny_config(num_nextn_predict_layers=2), 0, torch.float64), tiny_model(tiny_config(), 1)
+    section = PolicySection(beta=0.3, aggregate=aggregate, mismatch=3.0)
+    rollouts = rollouts_of(7, groups=3, size=4)
+    again = [rollouts[0], rollouts[5], rollouts[5]]
+    found = []
+    for parts in ([[*rollouts, *again]], [rollouts, *([r] for r in again)]):
+        batches = [batch for part in parts for batch in policy_batches(part, section, 2, depths=2)]
+        batches = [with_tensors(b, reference_BT=answer_logprobs(other.double(), b)) for b in batches]
+        sums = PlainLoop(model, PolicyObjective(section, 0.3)).forward_backward(batches, 1.0)
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        found.append((sums.values, gradients, sum(int((b.labels_BT != IGNORE).sum()) for b in batches)))
+        model.zero_grad(set_to_none=True)
+    merged, apart = found
+    repeated = sum(len(r.completion.tokens) for r in again)
+    assert apart[2] - merged[2] == repeated
+    for name, value in apart[0].items():
+        assert float(merged[0][name]) == pytest.approx(float(value), rel=1e-6), name
+    for name, gradient in apart[1].items():
+        torch.testing.assert_close(merged[1][name], gradient, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_answers_of_another_worth_or_likelihood_stay_apart() -> None:
+    """Judges may differ from time to time, and nothing is lost then."""
+    [first, *_] = rollouts_of(7, groups=1)
+    less = replace(first, advantage=-1.0)
+    likelier = replace(first, completion=replace(first.completion, logprobs=[0.0] * len(first.completion.tokens)))
+    [batch] = policy_batches([first, less, likelier, first], PolicySection(), 2)
+    assert sorted(set(batch.counts_BT[batch.labels_BT != IGNORE].tolist())) == [1.0, 2.0]
+    assert int((batch.labels_BT != IGNORE).sum()) == 3 * len(first.completion.tokens)
 
 
 def test_kl_weighs_more_where_no_rule_judges() -> None:
