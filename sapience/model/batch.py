@@ -10,6 +10,9 @@ from torch.nn import functional
 from sapience.ops.cross_entropy import IGNORE
 from sapience.ops.masked_attention import most_documents
 
+FAMILY = 1 << 12
+"""Documents that may have a beginning in common, it included."""
+
 
 class Exchange(Protocol):
     """How ranks that share rows speak with each other."""
@@ -61,7 +64,8 @@ class Microbatch:
     positions_BT: Tensor | None = None
     """int64: place of each token in its own sequence; None where places count from the row's beginning."""
     prefix: bool = False
-    """Document 0 of a row is the beginning of all its other documents, which see it and not each other."""
+    """A document whose number is a multiple of FAMILY is the beginning of those with the numbers up to the next multiple,
+    which see it and not each other."""
     most_documents: int = 0
     """No row holds more; 0 where nobody has counted them. They are counted before a batch goes to a GPU, which need not
     wait then."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sapience.model.batch import Microbatch
+from sapience.model.batch import FAMILY, Microbatch
 from sapience.model.block import Context, DenseBlock, ExpertBlock, Router
 from sapience.model.feed_forward import Experts
 from sapience.model.linear import Copy, Linear, Precision, RMSNorm, refresh
@@ -255,7 +255,9 @@ def _allowed(batch: Microbatch) -> Tensor:
     keys_S = torch.arange(documents_BS.shape[1], device=documents_BS.device)
     seen = batch.documents_BT.unsqueeze(2) == documents_BS.unsqueeze(1)
     if batch.prefix:
-        seen = seen | (documents_BS == 0).unsqueeze(1)
+        families_BT, families_BS = (d.div(FAMILY, rounding_mode="floor") for d in (batch.documents_BT, documents_BS))
+        beginnings_BS = families_BS * FAMILY == documents_BS
+        seen = seen | ((families_BT.unsqueeze(2) == families_BS.unsqueeze(1)) & beginnings_BS.unsqueeze(1))
     places_T = keys_S if shared is None else shared.places_T
     return (seen & (keys_S <= places_T.unsqueeze(1))).unsqueeze(1)
 

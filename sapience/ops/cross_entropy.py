@@ -24,15 +24,18 @@ CHUNK_ROWS, CHUNK_ELEMENTS = 512, 1 << 24
 """Rows whose logits are held at a time on a CPU, and most logits: fewer rows make slow products, more leave the caches."""
 
 
-def reference(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
-    """Sum over the labelled rows of -log softmax(hidden head^T)[label], in nats; the op's meaning."""
+def reference(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, weights_N: Tensor | None = None) -> Tensor:
+    """Sum over the labelled rows of -log softmax(hidden head^T)[label], times a row's weight, in nats; the op's meaning."""
     logits_NV = functional.linear(hidden_ND, head_VD.to(hidden_ND.dtype)).float()
-    return functional.cross_entropy(logits_NV, labels_N, ignore_index=IGNORE, reduction="sum")
+    losses_N = functional.cross_entropy(logits_NV, labels_N, ignore_index=IGNORE, reduction="none")
+    return losses_N.sum() if weights_N is None else (losses_N * weights_N).sum()
 
 
-def linear_cross_entropy(hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
+def linear_cross_entropy(
+    hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, weights_N: Tensor | None = None
+) -> Tensor:
     """The same sum, differentiable in hidden states and head, in bounded memory. A scalar in float32 (float64 in float64)."""
-    loss: Tensor = _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N)
+    loss: Tensor = _LinearCrossEntropy.apply(hidden_ND, head_VD, labels_N, weights_N)
     return loss
 
 
@@ -85,7 +88,9 @@ def _losses_and_slopes(logits: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, weights_N: Tensor | None = None
+    ) -> Tensor:
         rows, head, head_VD = rows_per_chunk(head_VD), head_VD, head_VD.to(hidden_ND.dtype)
         wants_gradient = any(ctx.needs_input_grad)
         ctx.type = head.dtype
@@ -95,11 +100,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), dtype=wide(hidden_ND[:0]).dtype, device=hidden_ND.device)
         for i in range(0, hidden_ND.shape[0], rows):
             hidden, labels = hidden_ND[i : i + rows], labels_N[i : i + rows]
+            weights = None if weights_N is None else weights_N[i : i + rows]
             if gradient_ND is None:
                 logits = wide(functional.linear(hidden, head_VD))
-                total += functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+                how = "sum" if weights is None else "none"
+                losses = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction=how)
+                total += losses if weights is None else losses @ weights.to(losses.dtype)
                 continue
             losses, slope = _losses_and_slopes(functional.linear(hidden, head_VD), labels)
+            if weights is not None:
+                losses, slope = losses * weights, slope.mul_(weights.to(slope.dtype).unsqueeze(1))
             total += losses.sum()
             torch.mm(slope, head_VD, out=gradient_ND[i : i + rows])
             if ctx.kept:
@@ -115,14 +125,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         if not ctx.saved_tensors:
-            return None, None, None
+            return None, None, None, None
         gradient_ND, *others = ctx.saved_tensors
         slope = slopes[0]
         if ctx.kept:
             slope_NV, hidden_ND = others
             gradient_VD = wide_product(slope_NV.t(), hidden_ND * slope.to(hidden_ND.dtype)).to(ctx.type)
-            return gradient_ND * slope.to(gradient_ND.dtype), gradient_VD, None
+            return gradient_ND * slope.to(gradient_ND.dtype), gradient_VD, None, None
         (gradient_VD,) = others
-        return gradient_ND * slope.to(gradient_ND.dtype), gradient_VD * slope.to(gradient_VD.dtype), None
+        return gradient_ND * slope.to(gradient_ND.dtype), gradient_VD * slope.to(gradient_VD.dtype), None, None

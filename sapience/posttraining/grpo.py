@@ -61,22 +61,25 @@ class PolicyObjective:
         if batch.reference_BT is not None:
             kl_N = k3(policy_N, batch.reference_BT[answer_BT])
         loss = -(weights_N * (gain_N - batch.betas_BT[answer_BT] * kl_N)).sum()
-        mismatch_N = (old_N - engine_N).abs()
+        mismatch_N, counts_N = (old_N - engine_N).abs(), batch.counts_BT[answer_BT].to(loss.dtype)
         self.largest_mismatch = max(self.largest_mismatch, float(mismatch_N.max()))
         values = {
             "loss": loss.detach(),
             "kl": (weights_N * kl_N).sum().detach(),
-            "mismatch_mean": mismatch_N.sum(),
-            "corrected": (mismatch_N > self.section.mismatch).sum().to(loss.dtype),
-            "clipped": ((policy_N.detach() - old_N).exp() - 1).abs().gt(self.section.clip).sum().to(loss.dtype),
+            "mismatch_mean": (counts_N * mismatch_N).sum(),
+            "corrected": counts_N[mismatch_N > self.section.mismatch].sum(),
+            "clipped": counts_N[((policy_N.detach() - old_N).exp() - 1).abs() > self.section.clip].sum(),
         }
         prediction = loss.new_zeros(())
         if self.prediction_scale and model.predictions:
             head = model.head.weight.detach()
             states, _ = model.chain(hidden_BTD.detach(), batch.tokens_BT, context, shared_frozen=True)
             for depth, state in enumerate(states, start=1):
-                labels = prediction_labels(batch, depth).flatten()
-                prediction = prediction + linear_cross_entropy(state.flatten(0, 1), head, labels) / len(states)
+                labels_BT = prediction_labels(batch, depth)
+                labelled_BT = labels_BT != IGNORE
+                counts_N = batch.counts_BT[:, : labels_BT.shape[1]][labelled_BT]
+                losses = linear_cross_entropy(state[labelled_BT], head, labels_BT[labelled_BT], counts_N)
+                prediction = prediction + losses / len(states)
         values["mtp_loss"] = prediction.detach()
         loads = torch.stack([r.loads_E for r in routers]) if routers else loss.new_zeros((0, 1))
         return loss + self.prediction_scale * prediction, Sums(values, loads)

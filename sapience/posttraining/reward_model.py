@@ -9,7 +9,7 @@ et al. 2023, "Helping or herding?", appendix). The prediction modules take no pa
 does the head for words where log-probabilities have no weight. Not covered: reasons are kept with the pairs, not generated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from sapience.recipe.errors import UserError
 HEAD_FILE = "reward_head.safetensors"
 HEAD_NAME = "score_head.weight"
 LIKELIHOOD = "likelihood"
+LIKE_LENGTHS = 1.5
+"""The longest row of a batch is at most so many times as long as the shortest."""
 HEAD_DEVIATION = 0.01
 """Of the head's first weights: both answers of a pair begin with nearly the same score."""
 
@@ -107,16 +109,35 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def scores(self, chat: ChatFormat, conversations: Sequence[Sequence[Message]], batch: int = 64) -> list[float]:
-        """The score of every conversation, in the order given; rows of like lengths go through the model together."""
+        """The score of every conversation, in the order given, at most `batch` at once.
+
+        What is there several times is read once, and rows of like lengths go through the model together.
+        """
         rendered = [scored_row(chat, messages) for messages in conversations]
-        order = sorted(range(len(rendered)), key=lambda i: len(rendered[i]))
+        places: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        for place, row in enumerate(rendered):
+            places.setdefault((tuple(row.tokens), row.start), []).append(place)
         found: dict[int, float] = {}
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            rows = scored_batch([rendered[i] for i in chosen], chat.tokenizer.pad_id)
+        for alike in _of_like_lengths(
+            sorted(places.values(), key=lambda same: len(rendered[same[0]])), rendered, batch
+        ):
+            rows = scored_batch([rendered[same[0]] for same in alike], chat.tokenizer.pad_id)
             scores_B = self(rows.to(self.score_head.weight.device))
-            found.update(zip(chosen, scores_B.tolist(), strict=True))
+            for same, score in zip(alike, scores_B.tolist(), strict=True):
+                found.update(dict.fromkeys(same, score))
         return [found[i] for i in range(len(rendered))]
+
+
+def _of_like_lengths(
+    places: Sequence[list[int]], rows: Sequence[ScoredRow], most: int
+) -> Iterator[Sequence[list[int]]]:
+    """Parts of `places`, which are sorted by their rows' lengths: at most `most`, none of which are mostly padding."""
+    begin = 0
+    for end in range(1, len(places) + 1):
+        full = end == len(places) or end - begin == most
+        if full or len(rows[places[end][0]]) > LIKE_LENGTHS * len(rows[places[begin][0]]):
+            yield places[begin:end]
+            begin = end
 
 
 def scored_batch(rows: Sequence[ScoredRow], pad_id: int) -> ScoredBatch:

@@ -24,7 +24,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from sapience.rewards.contained_job import BARE, Surroundings, job_bytes, program_text
+from sapience.rewards.contained_job import BARE, START, Surroundings, job_bytes
 from sapience.rewards.contained_process import Contained, watch
 from sapience.rewards.control_group import ControlGroups, Group, find_control_groups
 from sapience.rewards.identity import random_identity
@@ -96,7 +96,7 @@ class BubblewrapSandbox:
             contained = watch(
                 [*(group.entrance() if group else ()), str(self.bwrap),
                  *self._setting(filter_descriptor, identity is not None, around), "--",
-                 str(self.interpreter.executable), *OPTIONS, program_text("contained_entry")],
+                 str(self.interpreter.executable), *OPTIONS, START],
                 job=job_bytes(program, payload, limits, limits.processes, identity, around=around, folder="/tmp"),
                 pass_fds=(filter_descriptor,),
                 limits=limits,

@@ -1,7 +1,7 @@
 """The first thing that runs inside a sandbox of either tier; it shuts the last doors and then runs the given program.
 
-Its text is handed to `python -c`, so it imports next to nothing: what is loaded here is paid for by every submission.
-It reads the job from standard input, keeps one descriptor for answers, points standard input, output and error at
+It imports next to nothing: what is loaded here is paid for by every submission. `contained_job.START` has read the job from
+standard input, this program with it. It keeps one descriptor for answers, points standard input, output and error at
 the null device, closes every other descriptor, sets the limits of a process, puts the job's files into its folder, confines
 itself and becomes another user where the tier asks for it, reports the start, and executes the program, which finds
 its `payload` as a global and answers on descriptor 3.
@@ -14,14 +14,6 @@ import posix
 import resource
 
 _ANSWERS = 3
-
-
-def _read_job() -> dict[str, bytes]:
-    pieces = []
-    while piece := posix.read(0, 1 << 20):
-        pieces.append(piece)
-    job: dict[str, bytes] = marshal.loads(b"".join(pieces))
-    return job
 
 
 def _shut(limits: bytes) -> None:
@@ -69,7 +61,6 @@ def _enter(job: dict[str, bytes]) -> None:
     posix._exit(0)
 
 
-if __name__ == "__main__":
-    _job = _read_job()
-    _shut(_job["limits"])
-    _enter(_job)
+if __name__ == "entry":
+    _shut(job["limits"])  # type: ignore[name-defined]  # noqa: F821
+    _enter(job)  # type: ignore[name-defined]  # noqa: F821

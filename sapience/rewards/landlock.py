@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sapience.recipe.errors import UserError
-from sapience.rewards.contained_job import BARE, Surroundings, job_bytes, program_text
+from sapience.rewards.contained_job import BARE, START, Surroundings, job_bytes, program_text
 from sapience.rewards.contained_process import Contained, watch
 from sapience.rewards.identity import random_identity
 from sapience.rewards.interpreter import OPTIONS, Interpreter
@@ -80,7 +80,7 @@ class LandlockSandbox:
                 wishes = (read, listed, _WRITABLE, own, standard_library, self._filter)
                 confinement = program_text("landlock_launcher")
                 return watch(
-                    [str(self.interpreter.executable), *OPTIONS, program_text("contained_entry")],
+                    [str(self.interpreter.executable), *OPTIONS, START],
                     job=job_bytes(program, payload, limits, processes, identity, confinement, wishes, around, folder),
                     limits=limits,
                     overfull=partial(too_full, Path(folder), around.scratch_bytes) if own else None,

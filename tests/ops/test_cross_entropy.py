@@ -56,6 +56,26 @@ def test_value_and_gradients_at_any_chunk_boundary(
 
 
 @pytest.mark.parametrize("chunk", [1, 15, 10**6])
+def test_a_row_of_weight_n_is_n_rows(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "CHUNK_ELEMENTS", chunk)
+    hidden, head, labels = random_inputs(9, 5, 4)
+    times = torch.tensor([1, 3, 2, 1, 0, 4, 1, 2, 1])
+    found = []
+    for each in (
+        lambda: linear_cross_entropy(hidden, head, labels, times.float()),
+        lambda: reference(hidden, head, labels, times),
+        lambda: linear_cross_entropy(hidden.repeat_interleave(times, 0), head, labels.repeat_interleave(times)),
+    ):
+        loss = each()
+        found.append((loss.detach(), *torch.autograd.grad(2.5 * loss, (hidden, head))))
+    with torch.no_grad():
+        assert linear_cross_entropy(hidden, head, labels, times.float()).item() == pytest.approx(found[2][0].item())
+    for other, exactness in zip(found[:2], (1e-9, 1e-5), strict=True):  # the reference's logits are float32
+        for one, expected in zip(other, found[2], strict=True):
+            torch.testing.assert_close(one, expected, rtol=exactness, atol=exactness, check_dtype=False)
+
+
+@pytest.mark.parametrize("chunk", [1, 15, 10**6])
 def test_gradcheck(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cross_entropy, "CHUNK_ELEMENTS", chunk)
     hidden, head, labels = random_inputs(9, 5, 3)

@@ -1,6 +1,7 @@
 """GRPO's mathematics against literal loops in float64, and the loss of a batch against the sum it is meant to be."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tiny_models import tiny_config, tiny_model
 
 from sapience.inference.generate import Completion, generate
+from sapience.model.batch import FAMILY
 from sapience.model.linear import Precision
 from sapience.ops.cross_entropy import IGNORE
 from sapience.ops.log_probability import linear_log_probability, reference
@@ -177,6 +179,41 @@ def test_a_prompt_that_answers_share_changes_no_loss_and_no_gradient(
     assert shared[2] < alone[2] if longest > 12 else shared[2] <= alone[2]
 
 
+@pytest.mark.parametrize("aggregate", ["sequence", "token"])
+def test_an_answer_drawn_several_times_is_read_once_and_counts_as_often(
+    aggregate: Literal["sequence", "token"],
+) -> None:
+    model, other = tiny_model(tiny_config(num_nextn_predict_layers=2), 0, torch.float64), tiny_model(tiny_config(), 1)
+    section = PolicySection(beta=0.3, aggregate=aggregate, mismatch=3.0)
+    rollouts = rollouts_of(7, groups=3, size=4)
+    again = [rollouts[0], rollouts[5], rollouts[5]]
+    found = []
+    for parts in ([[*rollouts, *again]], [rollouts, *([r] for r in again)]):
+        batches = [batch for part in parts for batch in policy_batches(part, section, 2, depths=2)]
+        batches = [with_tensors(b, reference_BT=answer_logprobs(other.double(), b)) for b in batches]
+        sums = PlainLoop(model, PolicyObjective(section, 0.3)).forward_backward(batches, 1.0)
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        found.append((sums.values, gradients, sum(int((b.labels_BT != IGNORE).sum()) for b in batches)))
+        model.zero_grad(set_to_none=True)
+    merged, apart = found
+    repeated = sum(len(r.completion.tokens) for r in again)
+    assert apart[2] - merged[2] == repeated
+    for name, value in apart[0].items():
+        assert float(merged[0][name]) == pytest.approx(float(value), rel=1e-6), name
+    for name, gradient in apart[1].items():
+        torch.testing.assert_close(merged[1][name], gradient, rtol=1e-6, atol=1e-8, msg=name)
+
+
+def test_answers_of_another_worth_or_likelihood_stay_apart() -> None:
+    """Judges may differ from time to time, and nothing is lost then."""
+    [first, *_] = rollouts_of(7, groups=1)
+    less = replace(first, advantage=-1.0)
+    likelier = replace(first, completion=replace(first.completion, logprobs=[0.0] * len(first.completion.tokens)))
+    [batch] = policy_batches([first, less, likelier, first], PolicySection(), 2)
+    assert sorted(set(batch.counts_BT[batch.labels_BT != IGNORE].tolist())) == [1.0, 2.0]
+    assert int((batch.labels_BT != IGNORE).sum()) == 3 * len(first.completion.tokens)
+
+
 def test_kl_weighs_more_where_no_rule_judges() -> None:
     config = tiny_config()
     model, other = tiny_model(config, 0, torch.float64), tiny_model(config, 1, torch.float64)
@@ -212,18 +249,29 @@ def test_answers_without_kl_have_batches_of_their_own() -> None:
     assert len(policy_batches([*open_ended, *ruled], PolicySection(beta=0.1, micro_tokens=10_000), 2)) == 1
 
 
-def test_neighbours_in_a_row_do_not_see_one_another() -> None:
+@pytest.mark.parametrize("document", [3, FAMILY, FAMILY + 2])
+def test_neighbours_in_a_row_do_not_see_one_another(document: int) -> None:
+    """An answer is seen by itself alone, a prompt by the answers to it alone."""
     model = tiny_model(tiny_config(), 0, torch.float64)
-    rollouts = rollouts_of(9, groups=1, size=4)
-    section = PolicySection()
-    [batch] = policy_batches(rollouts, section, 2)
+    [batch] = policy_batches(rollouts_of(9, groups=3, size=4), PolicySection(), 2)
+    assert len(batch.tokens_BT) == 1 and {0, FAMILY, 2 * FAMILY} <= set(batch.documents_BT.flatten().tolist())
     before = answer_logprobs(model, batch)
     changed = batch.tokens_BT.clone()
-    third = batch.documents_BT == 3
-    changed[third] = (changed[third] + 7) % 50 + 3
+    moved = batch.documents_BT == document
+    changed[moved] = (changed[moved] + 7) % 50 + 3
     after = answer_logprobs(model, PolicyBatch(**{**vars(batch), "tokens_BT": changed}))
-    torch.testing.assert_close(after[~third], before[~third], rtol=0, atol=1e-12)
-    assert (after[third] != before[third]).any()
+    touched = batch.documents_BT // FAMILY == document // FAMILY if document % FAMILY == 0 else moved
+    torch.testing.assert_close(after[~touched], before[~touched], rtol=0, atol=1e-12)
+    assert (after[touched] != before[touched]).any()
+
+
+def test_rows_are_filled_with_families_of_other_prompts() -> None:
+    rollouts = rollouts_of(11, groups=160, size=4)
+    batches = policy_batches(rollouts, PolicySection(micro_tokens=1024), 2)
+    held, places = sum(int(b.valid_BT.sum()) for b in batches), sum(b.valid_BT.numel() for b in batches)
+    assert held > 0.9 * places, (held, places)
+    assert all(b.tokens_BT.numel() <= 1024 and b.tokens_BT.shape[1] <= batching.SHARED_ROW for b in batches)
+    assert sum(int((b.labels_BT != IGNORE).sum()) for b in batches) == sum(len(r.completion.tokens) for r in rollouts)
 
 
 EVERY_EXPERT = tiny_config(n_group=1, topk_group=1, n_routed_experts=4, num_experts_per_tok=4)

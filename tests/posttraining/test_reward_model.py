@@ -28,6 +28,7 @@ from sapience.posttraining.reward_model import (
     HEAD_NAME,
     PreferenceObjective,
     RewardModel,
+    ScoredBatch,
     ScoredRow,
     load_reward_model,
     preference_loss,
@@ -84,13 +85,29 @@ TALKS = [talk("the cat?", "on the mat."), talk("你好", "你好，世界。" * 
 
 def test_a_score_is_the_last_hidden_state_times_the_head() -> None:
     model = reward_model(dtype=torch.float64)
-    found = model.scores(CHAT, TALKS, batch=3)
-    for messages, score in zip(TALKS, found, strict=True):
+    talks = [*TALKS, TALKS[1], *TALKS]
+    found = model.scores(CHAT, talks, batch=3)
+    for messages, score in zip(talks, found, strict=True):
         tokens = CHAT.conversation(messages).tokens
         assert tokens[-1] == TOKENIZER.eos_id
         state = model.transformer.hidden(torch.tensor([tokens]))[0, len(tokens) - 1]
         assert score == pytest.approx(float((state @ model.score_head.weight[0]).detach()), rel=1e-9)
-    assert len(set(found)) == len(found)
+    assert len(set(found)) == len(TALKS)
+
+
+def test_rows_are_read_once_and_beside_rows_of_like_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, shapes = reward_model(), []
+    forward = RewardModel.forward
+
+    def noted(self: RewardModel, batch: ScoredBatch) -> torch.Tensor:
+        shapes.append((batch.tokens_BT.shape, int(batch.lengths_B.min())))
+        return forward(self, batch)
+
+    monkeypatch.setattr(RewardModel, "forward", noted)
+    model.scores(CHAT, [talk("the cat?", "on the mat. " * n) for n in (1, 30, 2, 31, 1, 1, 3, 2, 30)], batch=3)
+    assert sum(shape[0] for shape, _ in shapes) == 5
+    assert all(shape[0] <= 3 and shape[1] <= 1.5 * shortest for shape, shortest in shapes)
+    assert len(shapes) <= 4
 
 
 @pytest.mark.parametrize("pad", [PAD, TOKENIZER.eos_id, 7], ids=["pad", "eos", "a word"])

@@ -16,6 +16,7 @@ from sapience.problems.problem import Problem, TestCase
 from sapience.rewards.code import ATTEMPTS, CodeJudge
 from sapience.rewards.comparison import NotPlain, decoded, is_plain, same
 from sapience.rewards.contained_process import Contained
+from sapience.rewards.function_runner import keeps_nothing
 from sapience.rewards.limits import Limits
 
 FAMILIES = ("codefn", "codelist", "codevalues", "codestr")
@@ -112,9 +113,50 @@ def test_verdicts(judge: CodeJudge, source: str, kind: str, detail: str, passed:
     assert detail in verdict.detail
 
 
-def test_cases_do_not_see_what_others_left_behind(judge: CodeJudge) -> None:
-    problem = problem_of(((1,), 1), ((2,), 1), ((3,), 1))
-    assert judge.judge(problem, "calls = []\ndef f(x):\n    calls.append(x)\n    return len(calls)").right
+REMEMBERS = [
+    "calls = []\ndef f(x):\n    calls.append(x)\n    return len(calls)",
+    "count = 0\ndef f(x):\n    global count\n    count = count + 1\n    return count",
+    "index = 0\ndef f(x):\n    global index\n    index = index + 1\n    return index",
+    "def f(x, items=[]):\n    items.append(x)\n    return len(items)",
+    "def f(x, *, items=[]):\n    items.append(x)\n    return len(items)",
+    "def f(x):\n    f.count = x if x == 1 else 1 + 0 * f.count if hasattr(f, 'count') else 1\n    return 1",
+    "def f(x):\n    f.index = [*f.index, x] if x in vars(f) else [x]\n    return len(f.index)",
+    "def make():\n    items = []\n    def f(x):\n        items.append(x)\n        return len(items)\n    return f\nf = make()",
+    "class A:\n    count = 0\n    def __call__(self, x):\n        self.count += 1\n        return self.count\nf = A()",
+    "def f(x, sum=sum): return sum([1])",
+    "import itertools\nf = lambda x, it=itertools.count(1): next(it)",
+    "def sum(x, items=[]):\n    items.append(x)\n    return len(items)\ndef f(x): return sum(x)",
+    "def f(x):\n    def g(): return g.__dict__\n    f.__dict__.setdefault('x', []).append(x)\n    return len(f.__dict__['x'])",
+    "def index(x):\n    try:\n        index.count = index.count + 1\n    except:\n        index.count = 1\n    return index.count\nf = index",
+    "import random\ndef f(x):\n    random.index = getattr(random, 'index', 0) + 1\n    return random.index",
+]
+FORGETS = [
+    "def f(x):\n    if x % 3 == 0:\n        return x + 19\n    return x + 9",
+    "def f(v): return sum([x * 2 for x in v if x > 3])",
+    "f = lambda v: sorted(set(v), key=lambda x: -x)",
+    "def f(v):\n    items = []\n    for x in reversed(v):\n        items.append(str(x).upper())\n    return ', '.join(items)",
+]
+
+
+@pytest.mark.parametrize("source", REMEMBERS)
+def test_cases_do_not_see_what_others_left_behind(judge: CodeJudge, source: str) -> None:
+    assert judge.judge(problem_of(((1,), 1), ((2,), 1), ((3,), 1)), source).right
+
+
+def test_a_child_of_their_own_is_spared_only_where_nothing_is_kept() -> None:
+    def kept(source: str) -> bool:
+        names: dict[str, Any] = {"__name__": "submission"}
+        exec(source, names)
+        return not keeps_nothing(names["f"], source, names)
+
+    assert [source for source in REMEMBERS if not kept(source)] == []
+    assert [source for source in FORGETS if kept(source)] == []
+
+
+def test_a_case_without_memory_costs_the_others_nothing(judge: CodeJudge) -> None:
+    source = "def f(a, b):\n    if a == 10:\n        return len([0] * (b * -(1 << 30)))\n    return a + b"
+    verdict = judge.judge(ADD, source)
+    assert (verdict.kind, verdict.passed) == ("memory", 2), verdict
 
 
 @pytest.mark.parametrize(
@@ -145,10 +187,12 @@ def test_a_program_that_waits_is_no_infrastructure_error(judge: CodeJudge) -> No
 
 
 def test_time_on_the_wall_never_makes_an_answer_wrong(judge: CodeJudge) -> None:
+    """One that has ended by the time that somebody looks is judged: a sandbox may need less than 4 ms."""
     for wall in (1e-9, 0.001, 0.004):
         with CodeJudge(judge.sandbox, limits=Limits(wall_seconds=wall)) as hasty:
             verdicts = hasty.judge_many([(ADD, "def f(a, b): return a + b"), (ADD, "def f(a, b): return a - b")])
-        assert [verdict.kind for verdict in verdicts] == ["infra_error", "infra_error"]
+        assert all(v.kind in ("infra_error", right) for v, right in zip(verdicts, ("ok", "wrong"), strict=True))
+        assert all(verdict.kind == "infra_error" for verdict in verdicts) or wall > 1e-9
     with CodeJudge(judge.sandbox, limits=Limits(cpu_seconds=9.0, wall_seconds=0.3)) as hasty:
         assert hasty.judge(ADD, "while True: pass").kind == "infra_error"
 
