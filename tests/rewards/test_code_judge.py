@@ -127,7 +127,7 @@ REMEMBERS = [
     "import itertools\nf = lambda x, it=itertools.count(1): next(it)",
     "def sum(x, items=[]):\n    items.append(x)\n    return len(items)\ndef f(x): return sum(x)",
     "def f(x):\n    def g(): return g.__dict__\n    f.__dict__.setdefault('x', []).append(x)\n    return len(f.__dict__['x'])",
-    "def index(x):\n    try:\n        index.count = index.count + 1\n    except:\n        index.count = 1\n    return index.count\nf = index",
+    "def index(x):\n try: index.count = index.count + 1\n except: index.count = 1\n return index.count\nf = index",
     "import random\ndef f(x):\n    random.index = getattr(random, 'index', 0) + 1\n    return random.index",
 ]
 FORGETS = [
@@ -187,12 +187,11 @@ def test_a_program_that_waits_is_no_infrastructure_error(judge: CodeJudge) -> No
 
 
 def test_time_on_the_wall_never_makes_an_answer_wrong(judge: CodeJudge) -> None:
-    """One that has ended by the time that somebody looks is judged: a sandbox may need less than 4 ms."""
+    """One that has ended by the time that somebody looks is judged, by what it did; on a busy machine that can be any."""
     for wall in (1e-9, 0.001, 0.004):
         with CodeJudge(judge.sandbox, limits=Limits(wall_seconds=wall)) as hasty:
             verdicts = hasty.judge_many([(ADD, "def f(a, b): return a + b"), (ADD, "def f(a, b): return a - b")])
         assert all(v.kind in ("infra_error", right) for v, right in zip(verdicts, ("ok", "wrong"), strict=True))
-        assert all(verdict.kind == "infra_error" for verdict in verdicts) or wall > 1e-9
     with CodeJudge(judge.sandbox, limits=Limits(cpu_seconds=9.0, wall_seconds=0.3)) as hasty:
         assert hasty.judge(ADD, "while True: pass").kind == "infra_error"
 
