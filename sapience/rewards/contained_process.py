@@ -36,6 +36,8 @@ _AFTER_EXIT_SECONDS = 1.0
 _AFTER_KILL_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 _AWAKE_SHARE = 0.5
+_ENOUGH_LOOKS = 3
+"""To blame a program for sleeping: it may be caught asleep once or twice while it waits for a child of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits, overfull: Callable[
             ready = selector.select(max(0.0, min(deadline, observer.next_look) - time.monotonic()))
             if not ready:
                 running = exited in selector.get_map()
-                if running and started:
+                if running and started and time.monotonic() >= observer.next_look:
                     observer.look()
                     if overfull is not None and overfull():
                         ending = "disk"
@@ -182,7 +184,8 @@ class _Observer:
 
     def blames(self) -> bool:
         """Whether the processes slept at most of the looks, or had more processor time than is theirs."""
-        return self._looks > 0 and (self._overspent or self._awake < _AWAKE_SHARE * self._looks)
+        asleep = self._looks >= _ENOUGH_LOOKS and self._awake < _AWAKE_SHARE * self._looks
+        return self._overspent or asleep
 
 
 class _Member(NamedTuple):

@@ -181,7 +181,7 @@ def test_a_program_that_waits_is_no_infrastructure_error(judge: CodeJudge) -> No
     """Otherwise sleeping would be a way around a bad reward."""
     calls = ("time.sleep(60)", "os.kill(os.getppid(), signal.SIGSTOP); time.sleep(60)", "threading.Event().wait()")
     sources = [f"import os, signal, time, threading\ndef f(a, b): {call}" for call in calls]
-    with CodeJudge(judge.sandbox, workers=3, limits=Limits(wall_seconds=1.0)) as hasty:
+    with CodeJudge(judge.sandbox, workers=3, limits=Limits(wall_seconds=1.5)) as hasty:
         verdicts = hasty.judge_many([(ADD, source) for source in sources])
     assert {verdict.kind for verdict in verdicts} <= {"timeout", "runtime_error"}, verdicts
 
@@ -191,7 +191,7 @@ def test_time_on_the_wall_never_makes_an_answer_wrong(judge: CodeJudge) -> None:
     for wall in (1e-9, 0.001, 0.004):
         with CodeJudge(judge.sandbox, limits=Limits(wall_seconds=wall)) as hasty:
             verdicts = hasty.judge_many([(ADD, "def f(a, b): return a + b"), (ADD, "def f(a, b): return a - b")])
-        assert all(v.kind in ("infra_error", right) for v, right in zip(verdicts, ("ok", "wrong"), strict=True))
+        assert all(v.kind in ("infra_error", right) for v, right in zip(verdicts, ("ok", "wrong"), strict=True)), verdicts
     with CodeJudge(judge.sandbox, limits=Limits(cpu_seconds=9.0, wall_seconds=0.3)) as hasty:
         assert hasty.judge(ADD, "while True: pass").kind == "infra_error"
 
