@@ -31,6 +31,7 @@ from sapience.posttraining.rollouts import Judge, Prompt, Rollout, draw
 from sapience.recipe.policy import PolicySection
 from sapience.run import ProgressFactory
 from sapience.training.checkpoint import latest_checkpoint, save_checkpoint
+from sapience.training.garbage import seldom_searched
 from sapience.training.metrics import MetricsLog
 from sapience.training.optimizer import OptimizerSet
 from sapience.training.skipped import UpdateCounters
@@ -130,7 +131,7 @@ class GroupPolicyTraining:
         executor = PlainLoop(self.model, objective)
         self._resume(optimizer)
         marks = {round(section.iterations * (i + 1) / section.validations) for i in range(section.validations)}
-        with progress(self.note, section.iterations) as bar:
+        with progress(self.note, section.iterations) as bar, seldom_searched():
             bar.advance(self.counters.iteration)
             if self.counters.iteration == 0 and self.validate is not None and section.validations:
                 self.validate(0)

@@ -191,7 +191,9 @@ def test_time_on_the_wall_never_makes_an_answer_wrong(judge: CodeJudge) -> None:
     for wall in (1e-9, 0.001, 0.004):
         with CodeJudge(judge.sandbox, limits=Limits(wall_seconds=wall)) as hasty:
             verdicts = hasty.judge_many([(ADD, "def f(a, b): return a + b"), (ADD, "def f(a, b): return a - b")])
-        assert all(v.kind in ("infra_error", right) for v, right in zip(verdicts, ("ok", "wrong"), strict=True)), verdicts
+        assert all(v.kind in ("infra_error", right) for v, right in zip(verdicts, ("ok", "wrong"), strict=True)), (
+            verdicts
+        )
     with CodeJudge(judge.sandbox, limits=Limits(cpu_seconds=9.0, wall_seconds=0.3)) as hasty:
         assert hasty.judge(ADD, "while True: pass").kind == "infra_error"
 
