@@ -34,7 +34,9 @@ STARTED = b"started\n"
 _COMPLAINT_BYTES = 4096
 _AFTER_EXIT_SECONDS = 1.0
 _AFTER_KILL_SECONDS = 10.0
-_LOOK_SECONDS = 0.2
+_LOOK_SECONDS, _SHORTEST_LOOK_SECONDS = 0.2, 0.05
+_LOOKS = 6
+"""At least so many on an average before the wall clock runs out, if it leaves time for them."""
 _AWAKE_SHARE = 0.5
 _ENOUGH_LOOKS = 3
 """To blame a program for sleeping: it may be caught asleep once or twice while it waits for a child of its own."""
@@ -103,7 +105,7 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits, overfull: Callable[
     output, complaint = bytearray(), bytearray()
     ending: Ending = "exit"
     deadline, started = time.monotonic() + limits.wall_seconds, False
-    observer = _Observer(process.pid, limits.cpu_seconds)
+    observer = _Observer(process.pid, limits)
     with selectors.DefaultSelector() as selector, _exit_of(process) as exited:
         selector.register(process.stdout.fileno(), selectors.EVENT_READ, output)
         selector.register(process.stderr.fileno(), selectors.EVENT_READ, complaint)
@@ -166,14 +168,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 class _Observer:
     """Looks now and then at a process and all that descend from it."""
 
-    def __init__(self, leader: int, cpu_seconds: float) -> None:
-        self._leader, self._cpu_seconds = leader, cpu_seconds
+    def __init__(self, leader: int, limits: Limits) -> None:
+        self._leader, self._cpu_seconds = leader, limits.cpu_seconds
+        self._pause = max(_SHORTEST_LOOK_SECONDS, min(_LOOK_SECONDS, limits.wall_seconds / _LOOKS))
         self._looks = self._awake = 0
         self._overspent = False
         self._set_next()
 
     def _set_next(self) -> None:
-        self.next_look = time.monotonic() + _LOOK_SECONDS * random.uniform(0.5, 1.5)
+        self.next_look = time.monotonic() + self._pause * random.uniform(0.5, 1.5)
 
     def look(self) -> None:
         family = _family(self._leader)

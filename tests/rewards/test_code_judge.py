@@ -181,7 +181,7 @@ def test_a_program_that_waits_is_no_infrastructure_error(judge: CodeJudge) -> No
     """Otherwise sleeping would be a way around a bad reward."""
     calls = ("time.sleep(60)", "os.kill(os.getppid(), signal.SIGSTOP); time.sleep(60)", "threading.Event().wait()")
     sources = [f"import os, signal, time, threading\ndef f(a, b): {call}" for call in calls]
-    with CodeJudge(judge.sandbox, workers=3, limits=Limits(wall_seconds=1.5)) as hasty:
+    with CodeJudge(judge.sandbox, workers=3, limits=Limits(wall_seconds=1.0)) as hasty:
         verdicts = hasty.judge_many([(ADD, source) for source in sources])
     assert {verdict.kind for verdict in verdicts} <= {"timeout", "runtime_error"}, verdicts
 
