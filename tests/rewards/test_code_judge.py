@@ -187,13 +187,12 @@ def test_a_program_that_waits_is_no_infrastructure_error(judge: CodeJudge) -> No
 
 
 def test_time_on_the_wall_never_makes_an_answer_wrong(judge: CodeJudge) -> None:
-    """One that has ended by the time that somebody looks is judged, by what it did; on a busy machine that can be any."""
+    """Of functions that take so long that nobody can look for the first time when they have ended."""
+    slow = "def f(a, b):\n    for _ in range(6_000_000): pass\n    return a "
     for wall in (1e-9, 0.001, 0.004):
         with CodeJudge(judge.sandbox, limits=Limits(wall_seconds=wall)) as hasty:
-            verdicts = hasty.judge_many([(ADD, "def f(a, b): return a + b"), (ADD, "def f(a, b): return a - b")])
-        assert all(v.kind in ("infra_error", right) for v, right in zip(verdicts, ("ok", "wrong"), strict=True)), (
-            verdicts
-        )
+            verdicts = hasty.judge_many([(ADD, slow + "+ b"), (ADD, slow + "- b")])
+        assert [verdict.kind for verdict in verdicts] == ["infra_error", "infra_error"], verdicts
     with CodeJudge(judge.sandbox, limits=Limits(cpu_seconds=9.0, wall_seconds=0.3)) as hasty:
         assert hasty.judge(ADD, "while True: pass").kind == "infra_error"
 
