@@ -21,7 +21,7 @@ help:  ## Show this list.
 demo: .venv/.installed  ## Take raw text to an assistant and a report: about 20 minutes on two idle CPU cores.
 	$(BIN)/sapience run recipes/demo.yaml $(ARGS)
 
-test: .venv/.installed-test  ## Run the tests, about 12 minutes on two CPU cores.
+test: .venv/.installed-test  ## Run the tests, about 15 minutes on two CPU cores.
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-all: .venv/.installed-test  ## Run the slow tests too.

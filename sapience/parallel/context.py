@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from sapience.model.batch import Microbatch, SharedRows
 from sapience.ops.cross_entropy import IGNORE
+from sapience.parallel.mesh import zig_zag
 
 
 class ContextGroup:
@@ -46,7 +47,7 @@ class ContextGroup:
         length, pieces = batch.tokens_BT.shape[1], 2 * self.size
         whole = _filled(batch, -length % pieces)
         piece = whole.tokens_BT.shape[1] // pieces
-        ends = (self.rank + 1) * piece, (pieces - self.rank) * piece
+        ends = [(number + 1) * piece for number in zig_zag(self.rank, self.size)]
         places_T = torch.cat([torch.arange(end - piece, end) for end in ends])
         stretches = tuple((i * piece, (i + 1) * piece, end) for i, end in enumerate(ends))
         return replace(

@@ -9,6 +9,7 @@ is that a thing takes as long on every rank, and that a rank's messages travel o
 from collections.abc import Callable, Iterable, Sequence
 
 from sapience.parallel.lanes import Lanes, Task, Work
+from sapience.parallel.mesh import zig_zag
 
 SHORT = {"attention": "A", "shared": "S", "experts": "E", "dispatch": "D", "combine": "C", "send": "P", "latents": "L",
          "unfold": "U", "gather": "G", "scatter": "R", "exchange": "X", "feed": "F", "AdamW": "O", "reduce": "",
@@ -240,11 +241,6 @@ def overlapped_pair(
 
 def _layers(number: int) -> str:
     return "1 layer" if number == 1 else f"{number} layers"
-
-
-def zig_zag(rank: int, ranks: int) -> tuple[int, int]:
-    """The pieces of a row that a rank has, of twice as many as there are ranks."""
-    return rank, 2 * ranks - 1 - rank
 
 
 def contiguous(rank: int, ranks: int) -> tuple[int, int]:

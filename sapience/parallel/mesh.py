@@ -67,6 +67,12 @@ class Mesh:
         return [group[start :: self.expert] for group in self.data_groups() for start in range(self.expert)]
 
 
+def zig_zag(rank: int, ranks: int) -> tuple[int, int]:
+    """The pieces of a row that one of so many ranks that share it has, of twice as many: one from either end, so that all have
+    the same share of causal attention."""
+    return rank, 2 * ranks - 1 - rank
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be spread."""

@@ -26,10 +26,10 @@ from sapience.parallel.dimensions import (
     overlapped_pair,
     shard_weights,
     zero_1,
-    zig_zag,
 )
 from sapience.parallel.executor import PlainLoop
 from sapience.parallel.lanes import LaneTimeline, timed
+from sapience.parallel.mesh import zig_zag
 from sapience.parallel.spread import spread
 from sapience.recipe.optimization import OptimizerSection
 from sapience.training.objective import NextTokens
