@@ -9,7 +9,8 @@
 All see the same rows in the same order; the seed draws the weights. A training that is ended early (SIGTERM, Ctrl-C) leaves
 the losses of the steps it has made. `compare` prints one JSON line: the relative difference of every other training's mean
 loss from the first one's, over the last tenth of the steps. Where steps see the same text more than once, losses also tell how
-well it is learnt by heart: `--score` adds the bits per byte of held-out text.
+well it is learnt by heart: `--score` adds the bits per byte of held-out text, computed in bf16 and in FP8, whatever the
+training was in: what FP8 leaves behind, and what rounding costs at the moment.
 
 Trainings part where loss falls fastest, by chance, and keep a part of that distance: from scratch one pair tells no difference
 below half a per cent. `--trunk STEPS CHECKPOINT` stops after some steps and keeps that moment, `--from CHECKPOINT` goes on
@@ -64,9 +65,13 @@ def train(args: argparse.Namespace) -> None:
         "skipped": training.counters.skipped,
         "overrides": args.overrides,
     }
+    args.out.write_text(json.dumps(record | {"losses": losses}), encoding="utf-8")
     if args.score:
         held_out = json.loads((args.folder / "held-out.json").read_text(encoding="utf-8"))
-        record["bits_per_byte"] = score(trial.model, trial.tokenizer, held_out)["all"]
+        record["bits_per_byte"] = {}
+        for precision in ("bf16", "fp8"):
+            found = score(trial.model.compute_in(precision), trial.tokenizer, held_out, trial.section.length)
+            record["bits_per_byte"][precision] = found["all"]
     args.out.write_text(json.dumps(record | {"losses": losses}), encoding="utf-8")
     print(json.dumps(record | {"last_tenth": last_tenth(losses)}))
 

@@ -99,18 +99,20 @@ def dense(model: ModelSection) -> ModelSection:
     )
 
 
-def score(model: Transformer, tokenizer: Tokenizer, held_out: list[dict[str, str]]) -> dict[str, float]:
+def score(
+    model: Transformer, tokenizer: Tokenizer, held_out: list[dict[str, str]], window: int = WINDOW
+) -> dict[str, float]:
     """Bits per byte, all together and by group."""
     windows: dict[str, list[Window]] = defaultdict(list)
     sizes: dict[str, int] = defaultdict(int)
     for document in held_out:
         ids = [tokenizer.bos_id, *tokenizer.encode(document["text"])]
         sizes[document["group"]] += len(document["text"].encode())
-        windows[document["group"]] += [Window(ids[i : i + WINDOW + 1], 1) for i in range(0, len(ids) - 1, WINDOW)]
+        windows[document["group"]] += [Window(ids[i : i + window + 1], 1) for i in range(0, len(ids) - 1, window)]
     with evaluating(model):
         found = {group: nats(model, windows[group], tokenizer.pad_id, 32768) / math.log(2) for group in sorted(windows)}
     total = sum(found.values()) / sum(sizes.values())
-    return {"all": round(total, 4)} | {group: round(bits / sizes[group], 4) for group, bits in found.items()}
+    return {"all": round(total, 6)} | {group: round(bits / sizes[group], 6) for group, bits in found.items()}
 
 
 class _Unsaved(Training):

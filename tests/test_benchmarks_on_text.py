@@ -123,11 +123,11 @@ def test_a_training_that_is_ended_early_leaves_what_it_has_made(folder: Path, tm
     assert process.wait(timeout=60) == 0
     record = json.loads(out.read_text())
     assert 3 < len(record["losses"]) < 100000 == record["steps"]
-    assert 0 < record["bits_per_byte"] < 20
+    bits = record["bits_per_byte"]
+    assert set(bits) == {"bf16", "fp8"} and all(0 < value < 20 for value in bits.values())
+    assert bits["fp8"] == pytest.approx(bits["bf16"], rel=0.02) and bits["fp8"] != bits["bf16"]
     compared = ran("precision.py", "compare", out)
-    assert compared["steps"] == len(record["losses"]) and compared["bits_per_byte"] == {
-        "early": record["bits_per_byte"]
-    }
+    assert compared["steps"] == len(record["losses"]) and compared["bits_per_byte"] == {"early": bits}
 
 
 def test_a_trunk_goes_on_to_the_end_it_would_have_had(folder: Path, tmp_path: Path) -> None:
