@@ -102,7 +102,7 @@ def dense(model: ModelSection) -> ModelSection:
 def score(
     model: Transformer, tokenizer: Tokenizer, held_out: list[dict[str, str]], window: int = WINDOW
 ) -> dict[str, float]:
-    """Bits per byte, all together and by group."""
+    """Bits per byte, all together and by group, in windows that do not overlap."""
     windows: dict[str, list[Window]] = defaultdict(list)
     sizes: dict[str, int] = defaultdict(int)
     for document in held_out:
