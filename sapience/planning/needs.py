@@ -45,8 +45,9 @@ class Needs:
                 f"This will take up to {_gib(self.gpu_bytes)} of the GPU's memory, {_gib(self.memory_bytes)} of memory and "
                 f"{_gib(self.disk_bytes)} of disk."
             )
+        time = "a minute" if self.minutes < 1.5 else f"{round(self.minutes)} minutes"
         return (
-            f"This will take about {max(1, round(self.minutes))} minutes here, {_gib(self.memory_bytes)} of memory and "
+            f"This will take about {time} here, {_gib(self.memory_bytes)} of memory and "
             f"{_gib(self.disk_bytes)} of disk."
         )
 
