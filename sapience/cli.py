@@ -11,6 +11,7 @@ import typer
 
 from sapience import __version__
 from sapience.commands import answers, bench, models, runs, serve
+from sapience.planning.failures import explained
 from sapience.recipe import UserError
 
 INTERRUPTED = 130
@@ -39,7 +40,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 def _mistakes_in_one_sentence() -> Iterator[None]:
     """Turn what a user can mend into one line on standard error and exit code 2."""
     try:
-        yield
+        with explained():
+            yield
     except UserError as error:
         print(f"sapience: {error}", file=sys.stderr)
         raise SystemExit(2) from None

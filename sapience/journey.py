@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sapience.planning.failures import explained
 from sapience.recipe import Recipe, UserError, dump_recipe
 from sapience.run import (
     MANIFEST,
@@ -104,7 +105,8 @@ def states(recipe: Recipe, run: Path) -> list[StageState]:
 
 def _help(stage: Stage, recipe: Recipe, run: Path, progress: ProgressFactory, team: Any) -> None:
     folder = stage_folder(run, stage.name)
-    _body(stage)(StageContext(recipe, run, folder, made_inputs(stage, recipe, run), progress, team))
+    with explained(stage.name):
+        _body(stage)(StageContext(recipe, run, folder, made_inputs(stage, recipe, run), progress, team))
 
 
 def _body(stage: Stage) -> Callable[[StageContext], dict[str, Any]]:
@@ -137,7 +139,8 @@ def _make(
     if context.team is not None:
         team.tell(stage.name)
     try:
-        figures = body(context)
+        with explained(stage.name):
+            figures = body(context)
     finally:
         seconds = spent + time.monotonic() - began
         if folder.is_dir():

@@ -168,6 +168,17 @@ def test_a_defect_of_sapience_is_no_users_mistake(here: Path, monkeypatch: pytes
         main(["status", "any"])
 
 
+def test_full_memory_is_one_sentence_in_every_command(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sapience.run.resolve_run", fails)
+    assert exit_of("status", "any") == 2
+    assert capsys.readouterr().err.startswith("sapience: this machine's memory is full")
+
+
 def one_object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     assert isinstance(value, dict) and text.count("\n") == 1

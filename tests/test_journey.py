@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from sapience import journey
@@ -208,6 +209,14 @@ def test_seconds_of_all_sessions_add_up(world: World, tmp_path: Path) -> None:
     world.go(recipe, tmp_path, last="corpus")
     manifest = read_manifest(tmp_path / "corpus")
     assert manifest is not None and 100.0 <= manifest.seconds < 110.0
+
+
+def test_a_stage_whose_memory_is_full_names_its_remedy_and_goes_on_later(world: World, tmp_path: Path) -> None:
+    world.failures["finetune"] = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(UserError, match=r"in stage finetune .*: lower finetune\.supervised\.batch\.micro_rows"):
+        world.go(recipe_with(), tmp_path)
+    assert states_of(recipe_with(), tmp_path)["finetune"] == "unfinished"
+    assert world.go(recipe_with(), tmp_path)[0] == "finetune"
 
 
 def test_an_interrupted_stage_of_another_recipe_starts_afresh(world: World, tmp_path: Path) -> None:
