@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sapience.commands.arguments import AsJson, Overrides, RecipeFile, RunName
+from sapience.commands.ending import heeded
 from sapience.screen import Screen
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def run(
         choice.apply()
         screen.say(choice.sentence())
     keep_memory()
-    travel(loaded, folder, screen.progress, screen.say, first, last, team)
+    with heeded(screen.progress) as progress:
+        travel(loaded, folder, progress, screen.say, first, last, team)
     if team is not None:
         team.leave()
     screen.journey(folder)
@@ -80,7 +82,8 @@ def _help_along(recipe: "Recipe", folder: Path, screen: Screen, first: str | Non
 
     team = join(recipe.parallel.threads)
     try:
-        travel(recipe, folder, screen.progress, screen.say, first, last, team)
+        with heeded(screen.progress) as progress:
+            travel(recipe, folder, progress, screen.say, first, last, team)
     except UserError:
         raise typer.Exit(2) from None
     team.leave()
