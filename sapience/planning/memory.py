@@ -1,11 +1,13 @@
 """What training keeps in memory on one device: weights, gradients, optimizer state, and activations for the backward pass.
 
-Counted from the recipe for the float32 training of today. Activations are the tensors that autograd holds at the end of
-the forward pass of one micro-batch; what a single op takes for a moment, the allocator's rounding, and the masks of
-rows whose documents do not see one another are not covered, nor what a recipe has recomputed.
+Counted from the recipe in float32; `gpu_bytes` counts what a GPU computes in. Activations are the tensors that autograd
+holds at the end of the forward pass of one micro-batch; what a single op takes for a moment, the allocator's rounding, and
+the masks of rows whose documents do not see one another are not covered, nor what a recipe has recomputed.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from sapience.planning.parameters import count_parameters, main_parts, prediction_parts
 from sapience.recipe.model import ModelSection
@@ -13,6 +15,10 @@ from sapience.recipe.optimization import OptimizerSection
 
 ITEM = 4
 """Bytes of a float32."""
+CUDA_BYTES = 1 << 30
+"""What CUDA, its libraries and kernels take of a GPU before any tensor."""
+SPARE = 1.1
+"""For what an op takes for a moment and what the allocator cannot use."""
 HIDDEN = ("attention", "dense_feed_forward", "routed_experts", "shared_experts", "joins")
 """Parts whose matrices Muon moves; embedding, head, gates and norms stay with AdamW."""
 
@@ -25,6 +31,19 @@ def optimizer_bytes(model: ModelSection, optimizer: OptimizerSection) -> int:
         hidden = sum(counted.get(name, 0) for counted in parts for name in HIDDEN)
     moment = 2 if optimizer.moments == "bf16" else ITEM
     return 2 * moment * (weights - hidden) + ITEM * hidden
+
+
+def gpu_bytes(
+    model: ModelSection, optimizer: OptimizerSection, precision: Literal["auto", "fp32", "bf16", "fp8"], tokens: int
+) -> int:
+    """About what a training with micro-batches of `tokens` tokens takes of a GPU's memory: 1.0 to 1.3 times what four
+    trainings of 0.09 to 2 billion weights took (docs/performance.md, docs/lab-log.md).
+
+    Weights and gradients are float32. In bf16 and FP8 their copies take two bytes more, and activations half.
+    """
+    narrow = precision != "fp32"
+    state = (2 * ITEM + 2 * narrow) * count_parameters(model).total + optimizer_bytes(model, optimizer)
+    return CUDA_BYTES + int(SPARE * (state + activation_bytes(model, tokens) / (1 + narrow)))
 
 
 def activation_bytes(model: ModelSection, tokens: int) -> int:

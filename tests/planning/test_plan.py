@@ -11,9 +11,10 @@ from tiny_models import tiny_config, tiny_model
 from sapience.cli import main
 from sapience.model.batch import from_rows
 from sapience.model.huggingface import save_model
-from sapience.planning.memory import activation_bytes, optimizer_bytes
+from sapience.planning.memory import activation_bytes, gpu_bytes, optimizer_bytes
 from sapience.planning.parameters import count_parameters
 from sapience.planning.plan import plan_recipe
+from sapience.planning.shapes import find_shape
 from sapience.recipe import load_recipe
 from sapience.recipe.model import ModelSection
 from sapience.recipe.optimization import OptimizerSection
@@ -21,7 +22,8 @@ from sapience.training.objective import NextTokens
 from sapience.training.optimizer import OptimizerSet
 from sapience.training.schedule import plan_steps, rows_of_steps
 
-RECIPES = Path(__file__).parent.parent.parent / "recipes"
+ROOT = Path(__file__).parent.parent.parent
+RECIPES = ROOT / "recipes"
 WIDER = {
     "vocab_size": 64, "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 40, "kv_lora_rank": 16,
     "num_attention_heads": 4, "q_lora_rank": 24, "v_head_dim": 12,
@@ -75,6 +77,24 @@ def test_optimizer_state_is_what_the_optimizer_holds(name: Any, moments: Any, ch
     optimizer.step(0.0)
     held = sum(value.nbytes for key, value in optimizer.tensors().items() if not key.startswith("step/"))
     assert held == optimizer_bytes(config, section)
+
+
+@pytest.mark.parametrize(
+    ("shape", "precision", "measured_gib"),
+    [
+        ("small", "bf16", 29.9 + 1.0),
+        ("v3slice", "fp8", 27.9 + 1.0),
+        (str(ROOT / "benchmarks" / "precision.yaml"), "bf16", 40.2),
+        (str(RECIPES / "gpu.yaml"), "fp8", 11.1),
+    ],
+)
+def test_what_a_gpu_holds_is_near_what_was_measured(shape: str, precision: Any, measured_gib: float) -> None:
+    """PyTorch's peak and a GiB for CUDA, or what `nvidia-smi` said of a process."""
+    found = find_shape(shape)
+    optimizer = OptimizerSection(moments="bf16", name="muon" if shape.endswith("precision.yaml") else "adamw")
+    needed = gpu_bytes(found.model, optimizer, precision, found.rows * found.length) / (1 << 30)
+    assert 0.95 < needed / measured_gib < 1.3
+    assert needed < gpu_bytes(found.model, optimizer, "fp32", found.rows * found.length) / (1 << 30)
 
 
 def test_v3s_recipe_is_trained_on_its_published_tokens() -> None:
