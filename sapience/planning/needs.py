@@ -2,7 +2,7 @@
 
 Rough on purpose: a run of an hour must not be refused for a guess, so only memory and disk are checked, with what is
 certainly needed; the time is said, not enforced. The time rests on one measured rate, of the demo's own kind of model
-on a CPU; how long a GPU takes is not estimated.
+on a CPU; how long a GPU takes is not estimated, and what it has to hold may be counted a third too high.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ PROCESS_BYTES = 700 << 20
 """Python with torch and the tokenizer, before any tensor."""
 CORPUS_BYTES = 900 << 20
 """Most that reading, cleaning and deduplicating a demo-sized corpus takes."""
-GPU_ESTIMATE = 1.3
-"""How many times too much `gpu_bytes` was where it was compared; a run is refused only where even less would not fit."""
 MIB = 1 << 20
 
 
@@ -120,10 +118,10 @@ def _training_bytes(recipe: Recipe, rows: int, length: int) -> int:
 def check_before(recipe: Recipe, machine: Machine, need: Needs) -> None:
     """Raises UserError where the machine has less memory or disk than the recipe needs."""
     largest = max((gpu.memory_bytes for gpu in machine.gpus), default=0)
-    if need.gpu_bytes > GPU_ESTIMATE * largest:
+    if need.gpu_bytes > largest:
         raise UserError(
             f"recipe '{recipe.name}' needs about {_gib(need.gpu_bytes)} of a GPU's memory, which has {_gib(largest)}: lower "
-            "pretrain.batch.micro_rows or the model's sizes, or start with --force, since this is an estimate"
+            "pretrain.batch.micro_rows or the model's sizes, or start with --force, since this may be a third too much"
         )
     if need.memory_bytes > machine.memory_available_bytes:
         raise UserError(

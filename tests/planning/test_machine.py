@@ -147,7 +147,8 @@ def test_where_a_gpu_trains_its_memory_counts(tmp_path: Path) -> None:
     check_before(recipe, machine, need)
     with pytest.raises(UserError, match=r"about .* of a GPU's memory, which has 4\.00 GiB"):
         check_before(recipe, replace(machine, gpus=machine.gpus[:1]), need)
-    check_before(recipe, replace(machine, gpus=(Gpu("nearly", int(need.gpu_bytes / 1.25)),)), need)
+    with pytest.raises(UserError, match="a third too much"):
+        check_before(recipe, replace(machine, gpus=(Gpu("nearly", need.gpu_bytes - 1),)), need)
     corpus = recipe.model_copy(update={"stages": ["corpus", "tokenizer"]})
     assert needs_of(corpus, gpu=True) == needs_of(corpus)
     wide = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"precision": "fp32"})})
