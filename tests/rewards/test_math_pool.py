@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -42,8 +43,10 @@ def problem(answer: str) -> Problem:
 
 def children() -> set[int]:
     """Process numbers of workers that this test started, zombies among them."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(child) for task in tasks for child in (task / "children").read_text().split()} - OTHERS
+    while True:
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread has just ended, its children are another's now
+            tasks = list(Path("/proc/self/task").iterdir())
+            return {int(child) for task in tasks for child in (task / "children").read_text().split()} - OTHERS
 
 
 OTHERS: set[int] = set()
