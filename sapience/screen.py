@@ -175,17 +175,19 @@ class Screen:
         each.add_row("cache of latents and rotary keys (bfloat16)", f"{record['kv_cache_bytes_per_token']:,} bytes")
         self.output.print(each)
         if plan.stages:
-            title = "Training, and its memory if one device did it alone (float32)"
-            stages = Table("", *(stage.name for stage in plan.stages), title=title)
+            alone = "its memory if one device did it alone"
+            title = alone if plan.processes == 1 else f"the memory of the fullest of {plan.processes:,} devices"
+            stages = Table("", *(stage.name for stage in plan.stages), title=f"Training, and {title}")
             stages.add_row("steps", *(f"{stage.steps:,}" for stage in plan.stages))
             stages.add_row("tokens", *(amount(stage.tokens) for stage in plan.stages))
             stages.add_row("tokens in a row", *(f"{stage.length:,}" for stage in plan.stages))
             stages.add_row("tokens in a micro-batch", *(f"{stage.micro_batch_tokens:,}" for stage in plan.stages))
             stages.add_row("floating-point operations", *(f"{stage.operations:.3g}" for stage in plan.stages))
             stages.add_section()
+            called = {"total": "in all", "copies": "weights in bfloat16"}
             for name in plan.stages[0].memory:
-                what = "in all" if name == "total" else name
-                stages.add_row(what, *(size(stage.memory[name]) for stage in plan.stages))
+                if any(stage.memory[name] for stage in plan.stages):
+                    stages.add_row(called.get(name, name), *(size(stage.memory[name]) for stage in plan.stages))
             self.output.print(stages)
 
     def converted(self, folder: Path, done: Any) -> None:

@@ -52,7 +52,8 @@ def run(
     machine = examine(directory)
     check_mesh(loaded, processes, stages)
     wanted = loaded.model_copy(update={"stages": stages})
-    needs = needs_of(wanted, machine.cores, bool(machine.gpus) and loaded.pretrain.device != "cpu")
+    gpu, here = bool(machine.gpus) and loaded.pretrain.device != "cpu", int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    needs = needs_of(wanted, machine.cores, gpu, processes, here)
     screen.say(needs.sentence())
     if not force:
         check_before(loaded, machine, needs)
@@ -131,14 +132,23 @@ def report(run_name: RunName) -> None:
 
     sapience plan recipes/v3-671b.yaml
 
-    sapience plan recipes/v3-lite-16b.yaml model.n_routed_experts=128 --json"""
+    sapience plan recipes/v3-lite-16b.yaml model.n_routed_experts=128 --json
+
+    sapience plan recipes/v3-lite-16b.yaml --processes 8 parallel.expert=8"""
 )
-def plan(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Say what a recipe amounts to: parameters, work and cache per token, memory on one device. Trains nothing."""
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Devices that share the training as the recipe's parallel section says.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a recipe amounts to: parameters, work and cache per token, memory on a device. Trains nothing."""
     from sapience.planning.plan import plan_recipe
     from sapience.recipe import load_recipe
 
-    made = plan_recipe(load_recipe(recipe, overrides or []))
+    made = plan_recipe(load_recipe(recipe, overrides or []), processes)
     if as_json:
         print(json.dumps(made.record(), ensure_ascii=False))
     else:

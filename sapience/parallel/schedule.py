@@ -195,16 +195,18 @@ def check(schedule: Schedule, most_kept: Sequence[int] | None = None) -> None:
             raise Impossible(f"rank {rank} keeps the activations of {kept} chunks, and {most_kept[rank]} are allowed")
 
 
-def kept_at_most(schedule: Schedule) -> list[int]:
+def kept_at_most(schedule: Schedule, sizes: Sequence[int] | None = None) -> list[int]:
     """For every rank, of how many chunks it keeps activations at the most: from the forward pass to the backward pass, or to
-    its part for the input (what the part for the weights needs after that is left out)."""
+    its part for the input (what the part for the weights needs after that is left out). With the `sizes` of a chunk's
+    activations at every stage, how much."""
+    sizes = [1] * schedule.stages if sizes is None else sizes
     most = []
     for actions in schedule.actions:
         kept = peak = 0
         for action in actions:
-            kept += sum(chunk.kind == "F" for chunk in action)
+            kept += sum(sizes[chunk.stage] for chunk in action if chunk.kind == "F")
             peak = max(peak, kept)
-            kept -= sum(chunk.kind in ("B", "I") for chunk in action)
+            kept -= sum(sizes[chunk.stage] for chunk in action if chunk.kind in ("B", "I"))
         most.append(peak)
     return most
 

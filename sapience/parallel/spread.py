@@ -15,6 +15,7 @@ from torch import Tensor
 from sapience.model.transformer import Transformer
 from sapience.parallel.context import ContextGroup
 from sapience.parallel.data import DataParallel
+from sapience.parallel.division import divide, stages_of
 from sapience.parallel.executor import PlainLoop, StepExecutor
 from sapience.parallel.experts import part_of, spread_experts
 from sapience.parallel.groups import make_groups
@@ -22,7 +23,7 @@ from sapience.parallel.mesh import Mesh
 from sapience.parallel.pipeline import Pipeline
 from sapience.parallel.schedules import SCHEDULES
 from sapience.parallel.sharded_weights import shard_weights
-from sapience.parallel.stages import divide, keep, stages_of
+from sapience.parallel.stages import keep
 from sapience.recipe.errors import UserError
 from sapience.recipe.parallel import LayoutSection
 

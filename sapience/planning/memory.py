@@ -1,17 +1,24 @@
 """What training keeps in memory on one device: weights, gradients, optimizer state, and activations for the backward pass.
 
-Counted from the recipe in float32; `gpu_bytes` counts what a GPU computes in. Activations are the tensors that autograd
-holds at the end of the forward pass of one micro-batch; what a single op takes for a moment, the allocator's rounding, and
-the masks of rows whose documents do not see one another are not covered, nor what a recipe has recomputed.
+Counted from the recipe, of the fullest of the processes that its layout shares a training among. Activations are the tensors
+that autograd holds at the end of the forward pass of one micro-batch, of a pipeline's rank those of all chunks that are under
+way; what a single op takes for a moment, the allocator's rounding, and the masks of rows whose documents do not see one
+another are not covered, nor what a recipe has recomputed, nor what a pipeline keeps for gradients of weights it has put off.
+Spread experts are taken to get equally many tokens.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
 
-from sapience.planning.parameters import count_parameters, main_parts, prediction_parts
+from sapience.parallel.division import divide, stages_of
+from sapience.parallel.mesh import Mesh, Plan, cut
+from sapience.parallel.schedule import Schedule, kept_at_most
+from sapience.parallel.schedules import SCHEDULES, one_forward_one_backward
+from sapience.planning.parameters import Parameters, layer_parameters, prediction_parameters
 from sapience.recipe.model import ModelSection
 from sapience.recipe.optimization import OptimizerSection
+from sapience.recipe.parallel import LayoutSection
 
 ITEM = 4
 """Bytes of a float32."""
@@ -19,45 +26,151 @@ CUDA_BYTES = 1 << 30
 """What CUDA, its libraries and kernels take of a GPU before any tensor."""
 SPARE = 1.1
 """For what an op takes for a moment and what the allocator cannot use."""
-HIDDEN = ("attention", "dense_feed_forward", "routed_experts", "shared_experts", "joins")
+MATRICES = ("attention", "dense_feed_forward", "routed_experts", "shared_experts")
+"""Parts of layers that `parallel.shard_weights` cuts."""
+HIDDEN = (*MATRICES, "joins")
 """Parts whose matrices Muon moves; embedding, head, gates and norms stay with AdamW."""
+GATHERED = 2
+"""Layers that are whole at once where weights are cut: the one that is computed and the one that is gathered ahead."""
 
 
-def optimizer_bytes(model: ModelSection, optimizer: OptimizerSection) -> int:
-    """State of the optimizer: two moments of every weight under AdamW, one (in float32) of the hidden matrices under Muon."""
-    weights, hidden = count_parameters(model).total, 0
-    if optimizer.name == "muon":
-        parts = (main_parts(model), prediction_parts(model))
-        hidden = sum(counted.get(name, 0) for counted in parts for name in HIDDEN)
-    moment = 2 if optimizer.moments == "bf16" else ITEM
-    return 2 * moment * (weights - hidden) + ITEM * hidden
+def training_memory(plan: Plan, optimizer: OptimizerSection, length: int) -> dict[str, int]:
+    """Bytes on the fullest process: weights, copies (of weights, in bf16 and FP8), gradients, optimizer, activations, total.
 
-
-def gpu_bytes(
-    model: ModelSection, optimizer: OptimizerSection, precision: Literal["auto", "fp32", "bf16", "fp8"], tokens: int
-) -> int:
-    """About what a training with micro-batches of `tokens` tokens takes of a GPU's memory: 1.0 to 1.3 times what four
-    trainings of 0.09 to 2 billion weights took (docs/performance.md, docs/lab-log.md).
-
-    Weights and gradients are float32. In bf16 and FP8 their copies take two bytes more, and activations half.
+    `length`: tokens of a row. With `plan.precision` auto or fp32 all is float32. Raises Impossible where the plan is.
     """
-    narrow = precision != "fp32"
-    state = (2 * ITEM + 2 * narrow) * count_parameters(model).total + optimizer_bytes(model, optimizer)
-    return CUDA_BYTES + int(SPARE * (state + activation_bytes(model, tokens) / (1 + narrow)))
+    mesh, layout, model = plan.mesh, plan.parallel, plan.model
+    rows = cut(max(plan.rows), plan.micro_rows, mesh, layout)
+    schedule = one_forward_one_backward(1, 1)
+    if mesh.pipeline > 1:
+        schedule = SCHEDULES[layout.schedule](mesh.pipeline, len(rows) // mesh.readers)
+    division = divide(model, schedule.stages, layout.stage_layers if mesh.pipeline > 1 else None)
+    narrow = plan.precision in ("bf16", "fp8")
+    tokens = -(-max(rows) * length // mesh.context)
+    others = tokens * (mesh.context - 1)
+    chunks = [
+        stage_activation_bytes(model, stage, division, tokens, mesh.expert > 1, others) // (1 + narrow)
+        for stage in range(len(division))
+    ]
+    ranks = []
+    for place, kept in enumerate(kept_at_most(schedule, chunks)):
+        weights, copied, state = _weights(model, schedule, place, division, mesh, layout, optimizer)
+        memory = {"weights": ITEM * weights, "copies": 2 * copied * narrow, "gradients": ITEM * weights}
+        memory |= {"optimizer": state, "activations": kept}
+        if layout.shard_weights and mesh.data > 1:
+            layers = [_cut(layer_parameters(model, layer < model.first_k_dense_replace), mesh) for layer in division[0]]
+            memory["activations"] += GATHERED * max(layers) * (2 if narrow else ITEM)
+        ranks.append(memory | {"total": sum(memory.values())})
+    return max(ranks, key=lambda memory: memory["total"])
+
+
+def one_process(
+    model: ModelSection, optimizer: OptimizerSection, precision: str, rows: int, length: int
+) -> dict[str, int]:
+    """`training_memory` of a process that trains alone, with so many rows at once."""
+    return training_memory(Plan(1, LayoutSection(), model, [rows], rows, precision=precision), optimizer, length)
+
+
+def gpu_bytes(memory: dict[str, int]) -> int:
+    """About what such a training takes of a GPU: 1.0 to 1.3 times what four trainings of 0.09 to 2 billion weights took
+    (docs/performance.md, docs/lab-log.md)."""
+    return CUDA_BYTES + int(SPARE * memory["total"])
+
+
+def _weights(
+    model: ModelSection,
+    schedule: Schedule,
+    place: int,
+    division: Sequence[range],
+    mesh: Mesh,
+    layout: LayoutSection,
+    optimizer: OptimizerSection,
+) -> tuple[int, int, int]:
+    """Weights that a rank at this place of a pipeline has, those that have a copy, and bytes of its optimizer's state."""
+    alike: dict[int, Parameters] = {}
+    weights = copied = state = 0
+    for part, size in _held(model, stages_of(schedule, place), division):
+        spread = mesh.expert if part == "routed_experts" else 1
+        here, holders = size // spread, mesh.data // spread
+        if layout.shard_weights and part in MATRICES:
+            here = -(-here // holders)
+            state += here * _state(part, optimizer)
+        else:
+            copied += here
+            alike.setdefault(holders, []).append((part, here))
+        weights += here
+    for holders, parameters in alike.items():
+        state += _fullest_owner(parameters, holders if layout.shard_optimizer else 1, optimizer)
+    return weights, copied, state
+
+
+def _held(model: ModelSection, stages: Sequence[int], division: Sequence[range]) -> Parameters:
+    """What a rank with these stages has of the model, as `parallel.stages.keep` leaves it."""
+    held = [
+        parameter
+        for stage in stages
+        for layer in division[stage]
+        for parameter in layer_parameters(model, layer < model.first_k_dense_replace)
+    ]
+    table, last = model.vocab_size * model.hidden_size, len(division) - 1 in stages
+    if 0 in stages or (last and (model.num_nextn_predict_layers or model.tie_word_embeddings)):
+        held.append(("embedding", table))
+    if last:
+        held += [("norms", model.hidden_size)] + [("head", table)] * (not model.tie_word_embeddings)
+        held += prediction_parameters(model) * model.num_nextn_predict_layers
+    return held
+
+
+def _state(part: str, optimizer: OptimizerSection) -> int:
+    """Bytes of state for a weight: two moments under AdamW, one (in float32) of the hidden matrices under Muon."""
+    if optimizer.name == "muon" and part in HIDDEN:
+        return ITEM
+    return 2 * (2 if optimizer.moments == "bf16" else ITEM)
+
+
+def _fullest_owner(parameters: Parameters, owners: int, optimizer: OptimizerSection) -> int:
+    """Bytes of state where each parameter has one owner: the largest first, each to whom has least."""
+    weights, state = [0] * owners, [0] * owners
+    for part, size in sorted(parameters, key=lambda parameter: -parameter[1]):
+        owner = weights.index(min(weights))
+        weights[owner] += size
+        state[owner] += size * _state(part, optimizer)
+    return max(state)
+
+
+def _cut(parameters: Parameters, mesh: Mesh) -> int:
+    """Weights of a layer that a rank gathers where they are cut."""
+    return sum(
+        size // (mesh.expert if part == "routed_experts" else 1) for part, size in parameters if part in MATRICES
+    )
 
 
 def activation_bytes(model: ModelSection, tokens: int) -> int:
-    """What the backward pass of one micro-batch of `tokens` tokens needs, logits included (they are never whole)."""
-    dense = model.first_k_dense_replace
-    layers = model.num_hidden_layers - dense
-    depth = model.num_nextn_predict_layers
-    width = model.hidden_size
-    norm = _norm(width)
-    per_token = dense * _dense_layer(model) + layers * _expert_layer(model) + norm + width
-    # A prediction module: two norms, whose outputs are joined, the join's input, a layer, a norm, the head's gradient.
-    per_token += depth * (2 * norm + 2 * width + _expert_layer(model) + norm + width)
-    head = (1 + depth) * model.vocab_size * width
-    return ITEM * (tokens * per_token + head)
+    """What the backward pass of a micro-batch of so many tokens needs in float32, logits included (they are never whole)."""
+    return stage_activation_bytes(model, 0, [range(model.num_hidden_layers)], tokens)
+
+
+def stage_activation_bytes(
+    model: ModelSection, stage: int, division: Sequence[range], tokens: int, spread: bool = False, others: int = 0
+) -> int:
+    """The same of one of a pipeline's stages, which have these layers.
+
+    `spread`: experts are on several ranks, and tokens that have travelled to them are kept. `others`: tokens of the same rows
+    that other ranks have; attention keeps their keys and values too.
+    """
+    width, depth = model.hidden_size, model.num_nextn_predict_layers
+    layers, ends = division[stage], stage + 1 == len(division)
+    dense = sum(layer < model.first_k_dense_replace for layer in layers)
+    experts = len(layers) - dense + depth * ends
+    expert_layer = _expert_layer(model) + spread * model.num_experts_per_tok * width
+    floats = tokens * (dense * _dense_layer(model) + experts * expert_layer)
+    floats += others * (dense + experts) * _keys_values(model)
+    if ends:
+        norm = _norm(width)
+        # A prediction module: two norms, whose outputs are joined, the join's input, a layer, a norm, the head's gradient.
+        floats += tokens * (norm + width + depth * (2 * norm + 2 * width + norm + width))
+        floats += (1 + depth) * model.vocab_size * width
+    return ITEM * floats
 
 
 def _norm(width: int) -> int:
@@ -66,12 +179,16 @@ def _norm(width: int) -> int:
 
 
 def _attention(model: ModelSection) -> int:
-    """Of a token, behind the layer's norm: latents, queries, keys, keys and values as unfolded, output; all heads."""
-    heads, rank = model.num_attention_heads, model.kv_lora_rank
+    """Of a token, behind the layer's norm: latents, queries, keys, values, output; all heads."""
     query = 0 if model.q_lora_rank is None else _norm(model.q_lora_rank) + model.q_lora_rank
-    latent = model.qk_rope_head_dim + _norm(rank) + rank
-    unfolded = heads * (2 * model.qk_head_dim + model.qk_nope_head_dim + 2 * model.v_head_dim + 1)
-    return query + latent + unfolded
+    query += model.num_attention_heads * (model.qk_head_dim + model.v_head_dim + 1)
+    return query + _keys_values(model)
+
+
+def _keys_values(model: ModelSection) -> int:
+    """Of a token: latent, keys, and values with what keys are made of."""
+    latent = model.qk_rope_head_dim + _norm(model.kv_lora_rank) + model.kv_lora_rank
+    return latent + model.num_attention_heads * (model.qk_head_dim + model.qk_nope_head_dim + model.v_head_dim)
 
 
 def _dense_layer(model: ModelSection) -> int:

@@ -20,9 +20,8 @@ def check_mesh(recipe: Recipe, processes: int, stages: Collection[str]) -> None:
     if "pretrain" in stages and not own:
         _check("parallel", recipe, recipe.parallel, processes, pretrain, [(pretrain.batch, pretrain.steps)])
     if "extend" in stages and not own and extend.model is None:
-        name = "parallel" if recipe.parallel.extend is None else "parallel.extend"
         phases = [(phase.batch, phase.steps) for phase in extend.phases]
-        _check(name, recipe, recipe.parallel.extending, processes, extend, phases)
+        _check(recipe.parallel.extending_name, recipe, recipe.parallel.extending, processes, extend, phases)
 
 
 def _check(

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sapience.parallel.mesh import Plan
+from sapience.planning.failures import REMEDIES
 from sapience.planning.machine import Machine
-from sapience.planning.memory import activation_bytes, gpu_bytes
+from sapience.planning.memory import ITEM, gpu_bytes, one_process, training_memory
 from sapience.planning.parameters import count_parameters, training_operations
 from sapience.planning.post_training import post_training_seconds
 from sapience.recipe import Recipe, UserError
 from sapience.recipe.extend import ExtendSection
+from sapience.recipe.optimization import BatchSection
+from sapience.recipe.parallel import LayoutSection
 from sapience.recipe.policy import PolicySection
 from sapience.recipe.pretrain import PretrainSection
 from sapience.recipe.reward import RewardSection
@@ -42,13 +46,15 @@ class Needs:
     memory_bytes: int
     disk_bytes: int
     gpu_bytes: int = 0
-    """Of the GPU's memory, where one trains."""
+    """Of a GPU's memory, where one trains."""
+    largest: str | None = None
+    """The training stage that takes most memory."""
 
     def sentence(self) -> str:
         """For the person who starts the run."""
         if self.minutes is None:
             return (
-                f"This will take about {_gib(self.gpu_bytes)} of the GPU's memory, {_gib(self.memory_bytes)} of memory and "
+                f"This will take about {_gib(self.gpu_bytes)} of a GPU's memory, {_gib(self.memory_bytes)} of memory and "
                 f"{_gib(self.disk_bytes)} of disk."
             )
         time = "a minute" if self.minutes < 1.5 else f"{round(self.minutes)} minutes"
@@ -58,16 +64,14 @@ class Needs:
         )
 
 
-def needs_of(recipe: Recipe, cores: int = 2, gpu: bool = False) -> Needs:
-    """Estimate from the recipe alone; works without torch and touches no file. With `gpu` trainings run on one."""
+def needs_of(recipe: Recipe, cores: int = 2, gpu: bool = False, processes: int = 1, here: int | None = None) -> Needs:
+    """Estimate from the recipe alone; works without torch and touches no file. With `gpu` trainings run on one, or each of
+    `processes` on its own; `here` of them, by default all, are on this machine."""
     stages = set(recipe.stages)
     weights = count_parameters(recipe.model).total
-    base, memory, disk, seconds = PROCESS_BYTES, 0, 50 * MIB, 10.0
-
-    def held(section: Training, rows: int, length: int) -> int:
-        if gpu:
-            return gpu_bytes(recipe.model, section.optimizer, section.precision, rows * length)
-        return _training_bytes(recipe, rows, length)
+    base, disk, seconds = PROCESS_BYTES, 50 * MIB, 10.0
+    team = _Team(processes, min(processes, here or processes), gpu)
+    memory: dict[str, int] = {}
 
     if stages & {"corpus", "tokenizer"}:
         base, disk, seconds = CORPUS_BYTES, disk + 300 * MIB, seconds + 60.0
@@ -76,25 +80,72 @@ def needs_of(recipe: Recipe, cores: int = 2, gpu: bool = False) -> Needs:
         section = recipe.pretrain
         tokens = section.steps * section.batch.rows * section.length
         seconds += tokens * training_operations(recipe.model, section.length) / rate
-        memory = max(memory, held(section, section.batch.micro_rows, section.length))
+        memory["pretrain"] = team.bytes(recipe, section, recipe.parallel, section.batch, section.length)
         disk += (section.keep_checkpoints + 1) * 12 * weights + 4 * weights
     if "extend" in stages:
         for phase in recipe.extend.phases:
             length = phase.factor * recipe.pretrain.length
             tokens = phase.steps * phase.batch.rows * length
             seconds += tokens * training_operations(recipe.model, length) / rate
-            memory = max(memory, held(recipe.extend, phase.batch.micro_rows, length))
+            held = team.bytes(recipe, recipe.extend, recipe.parallel.extending, phase.batch, length)
+            memory["extend"] = max(memory.get("extend", 0), held)
         disk += (recipe.extend.keep_checkpoints + 1) * 12 * weights + 4 * weights
     seconds += post_training_seconds(recipe, stages, rate)
     for name, (training, length, rows, kept) in _post_training_shapes(recipe).items():
         if name in stages:
-            memory = max(memory, held(training, rows, length))
+            memory[name] = team.alone(recipe, training, rows, length)
             disk += (kept + 1) * 12 * weights + 4 * weights
     if "evaluate" in stages:
         seconds += 20.0 + 10.0 * len({"pretrain", "extend", "specialise", "finetune", "reinforce"} & stages)
-    if gpu and memory:
-        return Needs(None, base, int(disk), int(memory))
-    return Needs(seconds / 60, max(base, int(memory)), int(disk))
+    largest = max(memory, key=lambda stage: memory[stage], default=None)
+    if largest is None:
+        return Needs(seconds / 60, base, int(disk))
+    if gpu:
+        # Every process makes the model in this machine's memory first, whole.
+        held = team.here * (PROCESS_BYTES + ITEM * weights)
+        return Needs(None, max(base, held), int(disk), memory[largest], largest)
+    return Needs(seconds / 60, max(base, memory[largest]), int(disk), largest=largest)
+
+
+@dataclass(frozen=True)
+class _Team:
+    """Who trains."""
+
+    processes: int
+    here: int
+    gpu: bool
+
+    def bytes(
+        self,
+        recipe: Recipe,
+        section: PretrainSection | ExtendSection,
+        layout: LayoutSection,
+        batch: BatchSection,
+        length: int,
+    ) -> int:
+        """Of a GPU's memory, or of this machine's for all processes here, for a stage that they share."""
+        if (
+            self.processes == 1 or section.model is not None
+        ):  # how a model of the user's own is divided is not known here
+            return self.alone(recipe, section, batch.micro_rows, length)
+        method = (section.optimizer.name, self._precision(section))
+        plan = Plan(self.processes, layout, recipe.model, [batch.rows], batch.micro_rows, "parallel", *method)
+        memory = training_memory(plan, section.optimizer, length)
+        # The leader puts the whole model together again beside its part, without activations, to look at it.
+        weights = (ITEM + 2 * (memory["copies"] > 0)) * count_parameters(recipe.model).total
+        leader = memory | {"total": memory["total"] - memory["activations"] + weights}
+        if self.gpu:
+            return max(gpu_bytes(memory), gpu_bytes(leader))
+        others = (self.here - 1) * (PROCESS_BYTES + memory["total"])
+        return PROCESS_BYTES + max(memory["total"], leader["total"]) + others
+
+    def alone(self, recipe: Recipe, section: Training, rows: int, length: int) -> int:
+        """For a stage that one process makes."""
+        memory = one_process(recipe.model, section.optimizer, self._precision(section), rows, length)
+        return gpu_bytes(memory) if self.gpu else PROCESS_BYTES + memory["total"]
+
+    def _precision(self, section: Training) -> str:
+        return "bf16" if self.gpu and section.precision == "auto" else section.precision
 
 
 def _post_training_shapes(recipe: Recipe) -> dict[str, tuple[Training, int, int, int]]:
@@ -110,30 +161,29 @@ def _post_training_shapes(recipe: Recipe) -> dict[str, tuple[Training, int, int,
     }
 
 
-def _training_bytes(recipe: Recipe, rows: int, length: int) -> int:
-    """Weights, gradients and two moments (16 bytes a weight), and what a micro-batch keeps for its backward pass."""
-    return PROCESS_BYTES + 16 * count_parameters(recipe.model).total + activation_bytes(recipe.model, rows * length)
-
-
 def check_before(recipe: Recipe, machine: Machine, need: Needs) -> None:
     """Raises UserError where the machine has less memory or disk than the recipe needs."""
     largest = max((gpu.memory_bytes for gpu in machine.gpus), default=0)
     if need.gpu_bytes > largest:
         raise UserError(
-            f"recipe '{recipe.name}' needs about {_gib(need.gpu_bytes)} of a GPU's memory, which has {_gib(largest)}: lower "
-            "pretrain.batch.micro_rows or the model's sizes, or start with --force, since this may be a third too much"
+            f"recipe '{recipe.name}' needs about {_gib(need.gpu_bytes)} of a GPU's memory in stage {need.largest}, and it has "
+            f"{_gib(largest)}: {_remedy(need)}, or start with --force, since this may be a third too much"
         )
     if need.memory_bytes > machine.memory_available_bytes:
         raise UserError(
             f"recipe '{recipe.name}' needs about {_gib(need.memory_bytes)} of memory and "
             f"{_gib(machine.memory_available_bytes)} is free: close other programs, raise the container's limit, or "
-            "lower pretrain.batch.micro_rows and model sizes"
+            f"{_remedy(need)}"
         )
     if need.disk_bytes > machine.disk_free_bytes:
         raise UserError(
             f"recipe '{recipe.name}' needs about {_gib(need.disk_bytes)} of disk and {_gib(machine.disk_free_bytes)} "
             f"is free at {machine.folder}: free some space, choose another folder, or lower pretrain.keep_checkpoints"
         )
+
+
+def _remedy(need: Needs) -> str:
+    return f"{REMEDIES[need.largest]}, or take a smaller model" if need.largest else "take another machine"
 
 
 def _gib(count: int) -> str:

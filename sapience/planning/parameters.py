@@ -34,59 +34,65 @@ class ParameterCount:
         return self.main + self.mtp
 
 
-def _attention(model: ModelSection) -> dict[str, int]:
+Parameters = list[tuple[str, int]]
+"""Part of the model and number of weights of each parameter."""
+
+
+def layer_parameters(model: ModelSection, dense: bool) -> Parameters:
+    """Of a layer."""
     heads, rank, width = model.num_attention_heads, model.kv_lora_rank, model.hidden_size
-    norms = rank
+    queries = heads * model.qk_head_dim
+    matrices = [width * (rank + model.qk_rope_head_dim), rank * heads * (model.qk_nope_head_dim + model.v_head_dim)]
+    norms = [width, width, rank]
     if model.q_lora_rank is None:
-        query = width * heads * model.qk_head_dim
+        matrices.append(width * queries)
     else:
-        query = model.q_lora_rank * (width + heads * model.qk_head_dim)
-        norms += model.q_lora_rank
-    latent = width * (rank + model.qk_rope_head_dim)
-    raised = rank * heads * (model.qk_nope_head_dim + model.v_head_dim)
-    return {"attention": query + latent + raised + heads * model.v_head_dim * width, "norms": norms}
+        matrices += [width * model.q_lora_rank, model.q_lora_rank * queries]
+        norms.append(model.q_lora_rank)
+    matrices.append(heads * model.v_head_dim * width)
+    made = [*(("attention", size) for size in matrices), *(("norms", size) for size in norms)]
 
+    def feed_forward(part: str, inner: int) -> Parameters:
+        return [(part, 2 * inner * width), (part, inner * width)] if inner else []
 
-def _layer(model: ModelSection, dense: bool) -> dict[str, int]:
-    """Weights of a layer by part."""
-    parts = _attention(model)
-    parts["norms"] += 2 * model.hidden_size
     if dense:
-        return parts | {"dense_feed_forward": 3 * model.hidden_size * model.intermediate_size}
-    expert = 3 * model.hidden_size * model.moe_intermediate_size
-    return parts | {
-        "gates": model.n_routed_experts * model.hidden_size,
-        "routed_experts": model.n_routed_experts * expert,
-        "shared_experts": model.n_shared_experts * expert,
-    }
+        return made + feed_forward("dense_feed_forward", model.intermediate_size)
+    inner = model.moe_intermediate_size
+    made.append(("gates", model.n_routed_experts * width))
+    made += feed_forward("routed_experts", model.n_routed_experts * inner)
+    return made + feed_forward("shared_experts", model.n_shared_experts * inner)
 
 
-def _sum(*counted: tuple[int, dict[str, int]]) -> dict[str, int]:
+def prediction_parameters(model: ModelSection) -> Parameters:
+    """Of one prediction module (report, section 2.2); embedding and head are the main model's."""
+    width = model.hidden_size
+    return [*layer_parameters(model, dense=False), ("joins", 2 * width * width), *([("norms", width)] * 3)]
+
+
+def _sum(*counted: tuple[int, Parameters]) -> dict[str, int]:
     total: dict[str, int] = {}
-    for times, parts in counted:
-        for name, count in parts.items():
-            total[name] = total.get(name, 0) + times * count
-    return {name: count for name, count in total.items() if count}
+    for times, parameters in counted:
+        for part, count in parameters:
+            total[part] = total.get(part, 0) + times * count
+    return {part: count for part, count in total.items() if count}
 
 
 def main_parts(model: ModelSection) -> dict[str, int]:
     """Weights of the main model by part (report, section 2.1)."""
     table = model.vocab_size * model.hidden_size
-    tables = {"embedding": table} if model.tie_word_embeddings else {"embedding": table, "head": table}
+    tables = [("embedding", table)] if model.tie_word_embeddings else [("embedding", table), ("head", table)]
     dense = model.first_k_dense_replace
     return _sum(
         (1, tables),
-        (dense, _layer(model, dense=True)),
-        (model.num_hidden_layers - dense, _layer(model, dense=False)),
-        (1, {"norms": model.hidden_size}),
+        (dense, layer_parameters(model, dense=True)),
+        (model.num_hidden_layers - dense, layer_parameters(model, dense=False)),
+        (1, [("norms", model.hidden_size)]),
     )
 
 
 def prediction_parts(model: ModelSection) -> dict[str, int]:
-    """Weights of the prediction modules by part (report, section 2.2); embedding and head are the main model's."""
-    width = model.hidden_size
-    depth = model.num_nextn_predict_layers
-    return _sum((depth, _layer(model, dense=False)), (depth, {"joins": 2 * width * width, "norms": 3 * width}))
+    """Weights of the prediction modules by part."""
+    return _sum((model.num_nextn_predict_layers, prediction_parameters(model)))
 
 
 def _active(model: ModelSection, parts: dict[str, int]) -> int:

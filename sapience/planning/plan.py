@@ -1,6 +1,6 @@
-"""What a recipe amounts to on one device: parameters by part, work and cache per token, memory, tokens of its stages.
+"""What a recipe amounts to, on one device or many: parameters by part, work and cache per token, memory, tokens of stages.
 
-From the recipe alone, in an instant, whether or not a device of that size exists: `sapience plan recipes/v3-671b.yaml` counts
+From the recipe alone, in an instant, whether or not devices of that size exist: `sapience plan recipes/v3-671b.yaml` counts
 DeepSeek-V3.
 """
 
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sapience.model.config_json import load_config
-from sapience.planning.memory import ITEM, activation_bytes, optimizer_bytes
+from sapience.parallel import mesh
+from sapience.parallel.schedule import Impossible
+from sapience.planning.memory import training_memory
 from sapience.planning.parameters import (
     cache_bytes,
     count_parameters,
@@ -20,9 +22,11 @@ from sapience.planning.parameters import (
     prediction_parts,
     training_operations,
 )
-from sapience.recipe import Recipe
+from sapience.recipe import Recipe, UserError
+from sapience.recipe.extend import ExtendSection, PhaseSection
 from sapience.recipe.model import ModelSection
-from sapience.recipe.optimization import BatchSection, OptimizerSection
+from sapience.recipe.parallel import LayoutSection
+from sapience.recipe.pretrain import PretrainSection
 from sapience.run import resolve_model
 from sapience.training.schedule import rows_of_steps
 
@@ -40,7 +44,7 @@ class StagePlan:
     operations: float
     """Floating-point operations of the whole stage."""
     memory: dict[str, int]
-    """Bytes on one device: weights, gradients, optimizer, activations, total."""
+    """Bytes on the fullest device: weights, copies, gradients, optimizer, activations, total."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Plan:
     model: ModelSection
     """The recipe's, or that of the folder or run which it begins with."""
     stages: list[StagePlan]
+    processes: int = 1
+    """That share them."""
 
     def record(self) -> dict[str, Any]:
         """For programs: `sapience plan --json`."""
@@ -77,6 +83,7 @@ class Plan:
                 "training": training_operations(model, length),
             },
             "kv_cache_bytes_per_token": cache_bytes(model),
+            "processes": self.processes,
             "memory_bytes": largest or {},
             "stages": {
                 stage.name: {
@@ -92,27 +99,26 @@ class Plan:
         }
 
 
-def plan_recipe(recipe: Recipe) -> Plan:
-    """Count the pre-training and every phase of the extension, as far as the recipe has them.
+def plan_recipe(recipe: Recipe, processes: int = 1) -> Plan:
+    """Count the pre-training and every phase of the extension, as far as the recipe has them, on so many processes, a device
+    each, which share them as its `parallel` section says.
 
-    Where the recipe begins with a model of the user's own, that one is counted. Raises UserError where it is not there.
+    Where the recipe begins with a model of the user's own, that one is counted. Raises UserError where it is not there, or
+    where the layout does not fit.
     """
     own = _own_model(recipe)
     model = recipe.model if own is None else load_config(resolve_model(own))
-    stages = []
-    pretrain, length = recipe.pretrain, recipe.pretrain.length
+    pretrain, extend, length = recipe.pretrain, recipe.extend, recipe.pretrain.length
+    asked: list[tuple[str, PretrainSection | ExtendSection, PhaseSection | PretrainSection, int]] = []
     if "pretrain" in recipe.stages:
-        rows = sum(rows_of_steps(pretrain.batch, pretrain.steps))
-        stages.append(_stage(model, "pretrain", pretrain.steps, rows, length, pretrain.batch, pretrain.optimizer))
+        asked.append(("pretrain", pretrain, pretrain, length))
     if "extend" in recipe.stages:
-        if recipe.extend.model is not None:
+        if extend.model is not None:
             scaling = model.rope_scaling
             length = scaling.original_max_position_embeddings if scaling else model.max_position_embeddings
-        for phase in recipe.extend.phases:
-            name, rows = f"extend x{phase.factor}", sum(rows_of_steps(phase.batch, phase.steps))
-            longer = phase.factor * length
-            stages.append(_stage(model, name, phase.steps, rows, longer, phase.batch, recipe.extend.optimizer))
-    return Plan(recipe, model, stages)
+        asked += [(f"extend x{phase.factor}", extend, phase, phase.factor * length) for phase in extend.phases]
+    stages = [_stage(recipe, model, processes, *each) for each in asked]
+    return Plan(recipe, model, stages, processes)
 
 
 def _own_model(recipe: Recipe) -> str | None:
@@ -129,15 +135,27 @@ def _own_model(recipe: Recipe) -> str | None:
 
 
 def _stage(
-    model: ModelSection, name: str, steps: int, rows: int, length: int, batch: BatchSection, optimizer: OptimizerSection
+    recipe: Recipe,
+    model: ModelSection,
+    processes: int,
+    name: str,
+    section: PretrainSection | ExtendSection,
+    phase: PretrainSection | PhaseSection,
+    length: int,
 ) -> StagePlan:
-    tokens, micro = rows * length, min(batch.micro_rows, batch.rows) * length
-    weights = ITEM * count_parameters(model).total
-    memory = {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer": optimizer_bytes(model, optimizer),
-        "activations": activation_bytes(model, micro),
-    }
-    memory["total"] = sum(memory.values())
-    return StagePlan(name, steps, tokens, length, micro, tokens * training_operations(model, length), memory)
+    called, layout = "parallel", LayoutSection()
+    if processes > 1:
+        extends = isinstance(section, ExtendSection)
+        called = recipe.parallel.extending_name if extends else called
+        layout = recipe.parallel.extending if extends else recipe.parallel
+    batch, rows = phase.batch, rows_of_steps(phase.batch, phase.steps)
+    method = (section.optimizer.name, section.precision)
+    plan = mesh.Plan(processes, layout, model, rows, batch.micro_rows, called, *method)
+    if processes > 1:
+        try:
+            mesh.mesh_of(plan)
+        except Impossible as error:
+            raise UserError(str(error)) from None
+    tokens, micro = sum(rows) * length, max(mesh.cut(max(rows), batch.micro_rows, plan.mesh, layout)) * length
+    memory = training_memory(plan, section.optimizer, length)
+    return StagePlan(name, phase.steps, tokens, length, micro, tokens * training_operations(model, length), memory)

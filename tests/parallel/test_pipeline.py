@@ -8,10 +8,11 @@ from processes import pool
 from tiny_models import tiny_config, tiny_model
 from trained_steps import Layout, Task, compare, task_of, trained
 
+from sapience.parallel.division import divide, stages_of
 from sapience.parallel.messages import Message, received, sent
 from sapience.parallel.schedule import Impossible
 from sapience.parallel.schedules import SCHEDULES
-from sapience.parallel.stages import Absent, divide, keep, stages_of
+from sapience.parallel.stages import Absent, keep
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -14,9 +14,11 @@ from sapience.planning import machine as machine_module
 from sapience.planning.doctor import doctor_report
 from sapience.planning.machine import Gpu, examine, memory, usable_cores
 from sapience.planning.needs import check_before, needs_of
+from sapience.planning.parameters import count_parameters
 from sapience.recipe import Recipe, UserError
 from sapience.recipe.model import ModelSection
 from sapience.recipe.optimization import BatchSection
+from sapience.recipe.parallel import ParallelSection
 from sapience.recipe.pretrain import PretrainSection
 from sapience.rewards.sandbox import choose_sandbox
 
@@ -143,9 +145,11 @@ def test_where_a_gpu_trains_its_memory_counts(tmp_path: Path) -> None:
     )
     assert needs_of(recipe).memory_bytes > 2 << 30
     need = needs_of(recipe, gpu=True)
-    assert need.minutes is None and "of the GPU's memory" in need.sentence()
+    assert need.minutes is None and "of a GPU's memory" in need.sentence()
     check_before(recipe, machine, need)
-    with pytest.raises(UserError, match=r"about .* of a GPU's memory, which has 4\.00 GiB"):
+    with pytest.raises(
+        UserError, match=r"of a GPU's memory in stage pretrain, and it has 4\.00 GiB: lower pretrain\.batch"
+    ):
         check_before(recipe, replace(machine, gpus=machine.gpus[:1]), need)
     with pytest.raises(UserError, match="a third too much"):
         check_before(recipe, replace(machine, gpus=(Gpu("nearly", need.gpu_bytes - 1),)), need)
@@ -153,3 +157,29 @@ def test_where_a_gpu_trains_its_memory_counts(tmp_path: Path) -> None:
     assert needs_of(corpus, gpu=True) == needs_of(corpus)
     wide = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"precision": "fp32"})})
     assert 1.5 * need.gpu_bytes < needs_of(wide, gpu=True).gpu_bytes < 2 * need.gpu_bytes
+    policy = recipe.reinforce.policy.model_copy(update={"micro_tokens": 1 << 22})
+    later = recipe.model_copy(update={"reinforce": recipe.reinforce.model_copy(update={"policy": policy})})
+    with pytest.raises(UserError, match=r"in stage reinforce, .*: lower reinforce\.policy\.micro_tokens"):
+        check_before(later, machine, needs_of(later, gpu=True))
+
+
+LARGE = ModelSection(hidden_size=1024, num_hidden_layers=16, n_routed_experts=64, moe_intermediate_size=512)
+
+
+def test_processes_that_share_a_training_need_less_each() -> None:
+    recipe = Recipe(
+        model=LARGE, stages=["pretrain"], pretrain=PretrainSection(batch=BatchSection(rows=64)),
+        parallel=ParallelSection(expert=8),
+    )  # fmt: skip
+    alone = needs_of(recipe, gpu=True)
+    shared = needs_of(recipe, gpu=True, processes=8)
+    assert shared.gpu_bytes < 0.5 * alone.gpu_bytes and shared.disk_bytes == alone.disk_bytes
+    # the leader looks at a whole model now and then
+    assert shared.gpu_bytes > 6 * count_parameters(LARGE).total
+    # every process makes the whole model in its machine's memory first
+    assert shared.memory_bytes > 7 * alone.memory_bytes
+    assert needs_of(recipe, gpu=True, processes=8, here=4).memory_bytes == pytest.approx(shared.memory_bytes / 2)
+    # on a CPU those that are here count together
+    assert needs_of(recipe, processes=8, here=1).memory_bytes < needs_of(recipe, processes=8).memory_bytes / 3
+    own = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"model": "mine"})})
+    assert needs_of(own, gpu=True, processes=8).gpu_bytes == alone.gpu_bytes

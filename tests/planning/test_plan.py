@@ -11,7 +11,7 @@ from tiny_models import tiny_config, tiny_model
 from sapience.cli import main
 from sapience.model.batch import from_rows
 from sapience.model.huggingface import save_model
-from sapience.planning.memory import activation_bytes, gpu_bytes, optimizer_bytes
+from sapience.planning.memory import activation_bytes, gpu_bytes, one_process
 from sapience.planning.parameters import count_parameters
 from sapience.planning.plan import plan_recipe
 from sapience.planning.shapes import find_shape
@@ -76,7 +76,7 @@ def test_optimizer_state_is_what_the_optimizer_holds(name: Any, moments: Any, ch
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(0.0)
     held = sum(value.nbytes for key, value in optimizer.tensors().items() if not key.startswith("step/"))
-    assert held == optimizer_bytes(config, section)
+    assert held == one_process(config, section, "fp32", 1, 32)["optimizer"]
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,12 @@ def test_what_a_gpu_holds_is_near_what_was_measured(shape: str, precision: Any, 
     """PyTorch's peak and a GiB for CUDA, or what `nvidia-smi` said of a process."""
     found = find_shape(shape)
     optimizer = OptimizerSection(moments="bf16", name="muon" if shape.endswith("precision.yaml") else "adamw")
-    needed = gpu_bytes(found.model, optimizer, precision, found.rows * found.length) / (1 << 30)
+    needed, wide = (
+        gpu_bytes(one_process(found.model, optimizer, each, found.rows, found.length)) / (1 << 30)
+        for each in (precision, "fp32")
+    )
     assert 0.95 < needed / measured_gib < 1.3
-    assert needed < gpu_bytes(found.model, optimizer, "fp32", found.rows * found.length) / (1 << 30)
+    assert needed < wide
 
 
 def test_v3s_recipe_is_trained_on_its_published_tokens() -> None:
@@ -142,9 +145,38 @@ def test_json_and_table_say_the_same(capsys: pytest.CaptureFixture[str]) -> None
     assert record["parameters"]["mtp"] == 11_610_067_968 and record["kv_cache_bytes_per_token"] == 70_272
     memory = record["memory_bytes"]
     assert memory["total"] == sum(value for name, value in memory.items() if name != "total")
+    assert record["processes"] == 1
     assert memory["weights"] == 4 * (671_026_404_352 + 11_610_067_968) and memory["optimizer"] == 2 * memory["weights"]
     for shown in ("671,026,404,352", "37,552,282,624", "11,610,067,968", "70,272", "14.8 trillion", "260.6 GFLOP"):
         assert shown in out
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", *arguments])
+    told = capsys.readouterr()
+    return int(ended.value.code or 0), told.out or told.err
+
+
+def test_v3_on_its_2048_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    """Pipelines of 16 ranks by DualPipe, experts over 64 (report, section 3.2): two of 16 stages and 4 of 256 experts each."""
+    v3 = str(RECIPES / "v3-671b.yaml")
+    layout = ["parallel.pipeline=16", "parallel.schedule=dualpipe", "parallel.expert=64", "pretrain.precision=fp8"]
+    layout += ["parallel.extend={pipeline: 16, expert: 64, context: 8}", "pretrain.batch.start_rows=15360"]
+    code, out = planned(capsys, v3, "--processes", "2048", "--json", *layout)
+    record = json.loads(out)
+    memory = record["stages"]["pretrain"]["memory_bytes"]
+    assert code == 0 and record["processes"] == 2048
+    # in the middle of a pipeline: attention of 187 M weights, a shared expert of 44 M, and 4 of 256 like it
+    assert memory["weights"] / 4 == pytest.approx(2 * 4 * (187e6 + 5 * 44.04e6 + 256 * 7168), rel=1e-3)
+    assert memory["gradients"] == memory["weights"] == 2 * memory["copies"]
+    assert memory["optimizer"] < memory["weights"]
+    code, out = planned(capsys, v3, "--processes", "2048", *layout)
+    assert "the fullest of 2,048 devices" in out and "weights in bfloat16" in out
+    code, out = planned(capsys, v3, "--processes", "2040", *layout)
+    assert code == 2 and "2040 processes are no multiple of parallel.pipeline=16" in out
+    code, out = planned(capsys, v3, *layout)
+    assert code == 0 and "if one device did it alone" in out
 
 
 def test_a_model_of_ones_own_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
