@@ -52,11 +52,7 @@ def weight_product(slopes: Tiles, rows: Tiles) -> Tensor:
 def grouped_product(tiles: Tiles, elements_EJK: Tensor, scales: Tensor, groups: Groups) -> Tensor:
     """Every block of rows times its matrix, transposed: [N, J] in bfloat16; undefined in rows that belong to none."""
     if not tiles.elements.is_cuda:
-        rows_NK, matrices = dequantized(tiles), weight_dequantized(elements_EJK, scales)
-        result = rows_NK.new_zeros(rows_NK.shape[0], matrices.shape[1])
-        for e, part in _parts(groups):
-            result[part] = rows_NK[part] @ matrices[e].t()
-        return result.to(torch.bfloat16)
+        return _emulated(dequantized(tiles), weight_dequantized(elements_EJK, scales), groups.first_E)
     from sapience.ops import fp8_grouped_kernel  # needs triton, which comes with PyTorch's CUDA builds alone
 
     return fp8_grouped_kernel.product(tiles.elements, tiles.scales, elements_EJK, scales, groups.matrix_B)
@@ -74,10 +70,7 @@ def grouped_weight_product(slopes: Tiles, rows: Tiles, groups: Groups) -> Tensor
         factors = slopes.elements, slopes.scales, rows.elements, rows.scales
         made = fp8_grouped_kernel.weight_product(*factors, groups.first_E)
     else:
-        left, right = dequantized(slopes), dequantized(rows)
-        result = left.new_zeros(shape)
-        for e, part in _parts(groups):
-            result[e] = left[:, part] @ right[:, part].t()
+        result = _emulated_weights(dequantized(slopes), dequantized(rows), groups.first_E)
         made = torch.cat((result.flatten(), result.unflatten(2, (-1, BLOCK)).square().sum(3).mT.flatten()))
     return made[: math.prod(shape)].view(shape)
 
@@ -97,9 +90,38 @@ def squares_of(gradient: Tensor) -> Tensor | None:
     return gradient.as_strided((whole - count,), (1,), count)
 
 
-def _parts(groups: Groups) -> list[tuple[int, slice]]:
-    first = [int(block) * BLOCK for block in groups.first_E]
+def _parts(first_E: Tensor) -> list[tuple[int, slice]]:
+    first = [int(block) * BLOCK for block in first_E]
     return [(e, slice(first[e], first[e + 1])) for e in range(len(first) - 1)]
+
+
+# For PyTorch's compiler each is one op, whatever rows the experts have: it would compile the loops anew for every step.
+
+
+@torch.library.custom_op("sapience::fp8_emulated_product", mutates_args=())
+def _emulated(rows_NK: Tensor, matrices_EJK: Tensor, first_E: Tensor) -> Tensor:
+    result = rows_NK.new_zeros(rows_NK.shape[0], matrices_EJK.shape[1])
+    for e, part in _parts(first_E):
+        result[part] = rows_NK[part] @ matrices_EJK[e].t()
+    return result.to(torch.bfloat16)
+
+
+@_emulated.register_fake
+def _(rows_NK: Tensor, matrices_EJK: Tensor, first_E: Tensor) -> Tensor:
+    return rows_NK.new_empty((rows_NK.shape[0], matrices_EJK.shape[1]), dtype=torch.bfloat16)
+
+
+@torch.library.custom_op("sapience::fp8_emulated_weight_product", mutates_args=())
+def _emulated_weights(slopes_JN: Tensor, rows_KN: Tensor, first_E: Tensor) -> Tensor:
+    result = slopes_JN.new_zeros(first_E.shape[0] - 1, slopes_JN.shape[0], rows_KN.shape[0])
+    for e, part in _parts(first_E):
+        result[e] = slopes_JN[:, part] @ rows_KN[:, part].t()
+    return result
+
+
+@_emulated_weights.register_fake
+def _(slopes_JN: Tensor, rows_KN: Tensor, first_E: Tensor) -> Tensor:
+    return slopes_JN.new_empty((first_E.shape[0] - 1, slopes_JN.shape[0], rows_KN.shape[0]))
 
 
 @torch.library.custom_op("sapience::fp8_product", mutates_args=())

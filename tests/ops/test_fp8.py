@@ -207,6 +207,27 @@ def test_feed_forward_and_experts() -> None:
         assert torch.equal(one.view_as(other), other)
 
 
+def test_compiled_experts_are_one_graph_whatever_rows_they_have() -> None:
+    counters, graphs = torch._dynamo.utils.counters, []
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(fp8_experts, dynamic=False, fullgraph=True)
+    gate_up, down = (outliers(4, *shape, seed=1) * 0.02 for shape in ((272, 72), (72, 136)))
+    first = fp8_tiles.quantize_weight(gate_up.view(8, 136, 72), 2)
+    matrices = gate_up.requires_grad_(), down.requires_grad_(), first, fp8_tiles.quantize_weight(down.detach())
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        order = expert_order(torch.rand(90, 4, generator=generator).topk(2).indices, 4, 128)
+        weights = sort_weights(torch.rand(90, 2, generator=generator), order)
+        x = torch.randn(90, 72, generator=generator).bfloat16().requires_grad_()
+        slope, inputs = torch.randn(90, 72, generator=generator).bfloat16(), (x, *matrices[:2])
+        results = [run(x, weights, *matrices, order) for run in (fp8_experts, compiled)]
+        plain, made = ((result, *torch.autograd.grad(result, inputs, slope)) for result in results)
+        assert all(difference(one, other) < 1e-5 for one, other in zip(made, plain, strict=True))
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs == [1, 1, 1]
+
+
 @pytest.mark.parametrize("experts", [4, 7])
 def test_routed_experts(experts: int) -> None:
     """Several experts, one of them without tokens, against the bfloat16 op; the weights' gradient too."""
