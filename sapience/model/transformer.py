@@ -5,7 +5,7 @@ causal chain: depth k reads depth k-1's hidden state and the embedding of the to
 take the main model's state *after* its final norm, as the public serving stacks do; the report does not say.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,9 @@ from sapience.ops.embedding import embedding
 from sapience.ops.masked_attention import AttentionMask, CausalStretches, Mask, PackedDocuments, most_documents
 from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
+
+_SHAPES = 64
+"""Of inputs that a layer's code may be compiled for in one process; PyTorch's own limit is 8."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Transformer(nn.Module):
         self._tables: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         self._number: torch.dtype | None = None
         self._compiled: dict[int, Callable[..., Any]] = {}
+        self._compiled_rows: Collection[int] | None = None
 
     @torch.no_grad()
     def initialize(self, seed: int) -> "Transformer":
@@ -120,14 +124,18 @@ class Transformer(nn.Module):
         blocks = [*self.layers, *(m.block for m in self.predictions if isinstance(m, PredictionModule))]
         return [block for block in blocks if isinstance(block, DenseBlock | ExpertBlock)]
 
-    def compile_layers(self) -> None:
-        """Compile layers and final norms for passes that are to be differentiated; others, whose shapes vary, are not."""
+    def compile_layers(self, rows: Collection[int] | None = None) -> None:
+        """Compile layers and final norms for passes that are to be differentiated, if `rows` is given those with one of these
+        numbers of rows. Others, whose shapes vary, are not: each shape takes as long as the first."""
+        # Stages compile the same code for their lengths, and behind so many shapes the compiler would silently give up.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
         for block in self.gates():
             if not block.experts.compiles:
                 block.experts.of_tokens = torch.compiler.disable(block.experts.of_tokens)  # type: ignore[method-assign]
         norms = [module.norm for module in self.predictions if isinstance(module, PredictionModule)]
         parts: list[nn.Module] = [*self.blocks(), self.norm, *norms]
         self._compiled = {id(part): torch.compile(part, dynamic=False) for part in parts}
+        self._compiled_rows = rows
 
     @property
     def compiled(self) -> bool:
@@ -135,8 +143,9 @@ class Transformer(nn.Module):
         return bool(self._compiled)
 
     def _run(self, part: nn.Module, *inputs: Any) -> Any:
-        """The part's result, by its compiled form where there is one and a gradient is wanted."""
-        run = self._compiled.get(id(part), part) if torch.is_grad_enabled() else part
+        """The part's result, by its compiled form where there is one for so many rows and a gradient is wanted."""
+        fits = self._compiled_rows is None or len(inputs[0]) in self._compiled_rows
+        run = self._compiled.get(id(part), part) if fits and torch.is_grad_enabled() else part
         return run(*inputs)
 
     def refresh(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sapience.model.transformer import Transformer
 from sapience.parallel.executor import PlainLoop, StepExecutor
-from sapience.parallel.mesh import Plan, cut, mesh_of
+from sapience.parallel.mesh import Mesh, Plan, cut, mesh_of
 from sapience.parallel.schedule import Impossible
 from sapience.parallel.spread import Spread, spread
 from sapience.recipe import UserError
@@ -62,7 +62,8 @@ def share_training(
     """The model, not yet placed, is cut down to this process's part where a team (`parallel.team.Team`) shares it. `rows` are
     those of all steps. Raises UserError where they cannot be shared like that."""
     if team is None:
-        model = placed(model, section)
+        alone = cut(max(rows, default=micro_rows), micro_rows, Mesh(1, 1, 1), layout)
+        model = placed(model, section, set(alone))
         return SharedTraining(model, PlainLoop(model, objective), None, None, section)
     try:
         method = {"optimizer": section.optimizer.name, "precision": section.precision}
@@ -71,9 +72,9 @@ def share_training(
         raise UserError(str(error)) from None
     whole_step = rows[0] if rows else 2 * micro_rows * team.size  # without steps any would do
     first = len(cut(whole_step, micro_rows, mesh, layout))
+    sizes = set(cut(max(rows, default=whole_step), micro_rows, mesh, layout))
     device = choose_device(section.device)
     narrow = chosen_precision(section, device) == "bf16"
     shared = spread(model, objective, mesh, layout, first, device, narrow)
-    return SharedTraining(
-        placed(model, section), shared.executor, shared, lambda rows: cut(rows, micro_rows, mesh, layout), section
-    )
+    model = placed(model, section, sizes)
+    return SharedTraining(model, shared.executor, shared, lambda rows: cut(rows, micro_rows, mesh, layout), section)

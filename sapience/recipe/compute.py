@@ -22,11 +22,12 @@ class PlacementSection(Section):
 
 
 class ComputeSection(PlacementSection):
-    """Compilation as well: for a training whose batches all have one shape, since layers are compiled for a shape."""
+    """Compilation as well: for a training whose batches have one shape, since layers are compiled for a shape."""
 
     recompute: list[RecomputedPart] = Field(default_factory=list)
     """Parts of a layer that are computed again in the backward pass instead of being kept: less memory, a little more time.
     `attention_up` are MLA's queries, keys and values. V3 names both, and SwiGLU (section 3.2.3), whose results are never kept
     here; compiled layers recompute norms by themselves."""
     compiled: bool = False
-    """Compile the layers (torch.compile): a third faster on a GPU, after half a minute at the beginning."""
+    """Compile the layers (torch.compile): a third faster on a GPU, after half a minute at the beginning. That is done for the
+    micro-batches of a full step; smaller ones, which a growing batch leaves over, are computed without."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,8 +36,9 @@ def chosen_precision(section: PlacementSection, device: torch.device) -> Precisi
     return section.precision
 
 
-def placed(model: Transformer, section: PlacementSection) -> Transformer:
-    """The model on its device, computing as the section says. Raises UserError for what the device cannot do."""
+def placed(model: Transformer, section: PlacementSection, rows: Collection[int] | None = None) -> Transformer:
+    """The model on its device, computing as the section says; layers are compiled for micro-batches of so many `rows`, by
+    default for all. Raises UserError for what the device cannot do."""
     device = choose_device(section.device)
     precision = chosen_precision(section, device)
     if precision == "fp8" and device.type == "cuda" and torch.cuda.get_device_capability(device) < _FP8_CAPABILITY:
@@ -48,7 +50,7 @@ def placed(model: Transformer, section: PlacementSection) -> Transformer:
     if isinstance(section, ComputeSection):
         model.recompute(section.recompute)
         if section.compiled:
-            model.compile_layers()
+            model.compile_layers(rows)
     return model
 
 
