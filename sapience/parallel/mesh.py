@@ -221,5 +221,5 @@ def cut(rows: int, micro_rows: int, mesh: Mesh, section: LayoutSection) -> list[
         return [rows // count + (place < rows % count) for place in range(count)]
     raise Impossible(
         f"a step of {rows} rows cannot be cut into micro-batches for {mesh.readers} data-parallel ranks{reason}: raise "
-        "batch.rows (and start_rows), or choose another parallel.schedule"
+        "batch.rows (and start_rows) or batch.micro_rows, or choose another parallel.schedule"
     )
