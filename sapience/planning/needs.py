@@ -80,14 +80,14 @@ def needs_of(recipe: Recipe, cores: int = 2, gpu: bool = False, processes: int =
         section = recipe.pretrain
         tokens = section.steps * section.batch.rows * section.length
         seconds += tokens * training_operations(recipe.model, section.length) / rate
-        memory["pretrain"] = team.bytes(recipe, section, recipe.parallel, section.batch, section.length)
+        memory["pretrain"] = team.shared(recipe, section, recipe.parallel, section.batch, section.length)
         disk += (section.keep_checkpoints + 1) * 12 * weights + 4 * weights
     if "extend" in stages:
         for phase in recipe.extend.phases:
             length = phase.factor * recipe.pretrain.length
             tokens = phase.steps * phase.batch.rows * length
             seconds += tokens * training_operations(recipe.model, length) / rate
-            held = team.bytes(recipe, recipe.extend, recipe.parallel.extending, phase.batch, length)
+            held = team.shared(recipe, recipe.extend, recipe.parallel.extending, phase.batch, length)
             memory["extend"] = max(memory.get("extend", 0), held)
         disk += (recipe.extend.keep_checkpoints + 1) * 12 * weights + 4 * weights
     seconds += post_training_seconds(recipe, stages, rate)
@@ -115,7 +115,7 @@ class _Team:
     here: int
     gpu: bool
 
-    def bytes(
+    def shared(
         self,
         recipe: Recipe,
         section: PretrainSection | ExtendSection,
@@ -124,10 +124,9 @@ class _Team:
         length: int,
     ) -> int:
         """Of a GPU's memory, or of this machine's for all processes here, for a stage that they share."""
-        if (
-            self.processes == 1 or section.model is not None
-        ):  # how a model of the user's own is divided is not known here
-            return self.alone(recipe, section, batch.micro_rows, length)
+        # How a model of the user's own is divided is not known here.
+        if self.processes == 1 or section.model is not None:
+            return self.alone(recipe, section, min(batch.micro_rows, batch.rows), length)
         method = (section.optimizer.name, self._precision(section))
         plan = Plan(self.processes, layout, recipe.model, [batch.rows], batch.micro_rows, "parallel", *method)
         memory = training_memory(plan, section.optimizer, length)
