@@ -3,19 +3,20 @@
 Counted from the recipe, of the fullest of the processes that its layout shares a training among. Activations are the tensors
 that autograd holds at the end of the forward pass of one micro-batch, of a pipeline's rank those of all chunks that are under
 way; what a single op takes for a moment, the allocator's rounding, and the masks of rows whose documents do not see one
-another are not covered, nor what a recipe has recomputed, nor what a pipeline keeps for gradients of weights it has put off.
-Spread experts are taken to get equally many tokens.
+another are not covered, nor what a pipeline keeps for gradients of weights it has put off. Spread experts are taken to get
+equally many tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sapience.parallel.division import divide, stages_of
 from sapience.parallel.mesh import Mesh, Plan, cut
 from sapience.parallel.schedule import Schedule, kept_at_most
 from sapience.parallel.schedules import SCHEDULES, one_forward_one_backward
 from sapience.planning.parameters import Parameters, layer_parameters, prediction_parameters
+from sapience.recipe.compute import RecomputedPart
 from sapience.recipe.model import ModelSection
 from sapience.recipe.optimization import OptimizerSection
 from sapience.recipe.parallel import LayoutSection
@@ -34,10 +35,13 @@ GATHERED = 2
 """Layers that are whole at once where weights are cut: the one that is computed and the one that is gathered ahead."""
 
 
-def training_memory(plan: Plan, optimizer: OptimizerSection, length: int) -> dict[str, int]:
+def training_memory(
+    plan: Plan, optimizer: OptimizerSection, length: int, recompute: Collection[RecomputedPart] = ()
+) -> dict[str, int]:
     """Bytes on the fullest process: weights, copies (of weights, in bf16 and FP8), gradients, optimizer, activations, total.
 
-    `length`: tokens of a row. With `plan.precision` auto or fp32 all is float32. Raises Impossible where the plan is.
+    `length`: tokens of a row; `recompute`: parts of layers that are not kept. With `plan.precision` auto or fp32 all is in
+    float32. Raises Impossible where the plan is.
     """
     mesh, layout, model = plan.mesh, plan.parallel, plan.model
     rows = cut(max(plan.rows), plan.micro_rows, mesh, layout)
@@ -49,7 +53,7 @@ def training_memory(plan: Plan, optimizer: OptimizerSection, length: int) -> dic
     tokens = -(-max(rows) * length // mesh.context)
     others = tokens * (mesh.context - 1)
     chunks = [
-        stage_activation_bytes(model, stage, division, tokens, mesh.expert > 1, others) // (1 + narrow)
+        stage_activation_bytes(model, stage, division, tokens, mesh.expert > 1, others, recompute) // (1 + narrow)
         for stage in range(len(division))
     ]
     ranks = []
@@ -65,10 +69,16 @@ def training_memory(plan: Plan, optimizer: OptimizerSection, length: int) -> dic
 
 
 def one_process(
-    model: ModelSection, optimizer: OptimizerSection, precision: str, rows: int, length: int
+    model: ModelSection,
+    optimizer: OptimizerSection,
+    precision: str,
+    rows: int,
+    length: int,
+    recompute: Collection[RecomputedPart] = (),
 ) -> dict[str, int]:
     """`training_memory` of a process that trains alone, with so many rows at once."""
-    return training_memory(Plan(1, LayoutSection(), model, [rows], rows, precision=precision), optimizer, length)
+    plan = Plan(1, LayoutSection(), model, [rows], rows, precision=precision)
+    return training_memory(plan, optimizer, length, recompute)
 
 
 def gpu_bytes(memory: dict[str, int]) -> int:
@@ -145,13 +155,19 @@ def _cut(parameters: Parameters, mesh: Mesh) -> int:
     )
 
 
-def activation_bytes(model: ModelSection, tokens: int) -> int:
+def activation_bytes(model: ModelSection, tokens: int, recompute: Collection[RecomputedPart] = ()) -> int:
     """What the backward pass of a micro-batch of so many tokens needs in float32, logits included (they are never whole)."""
-    return stage_activation_bytes(model, 0, [range(model.num_hidden_layers)], tokens)
+    return stage_activation_bytes(model, 0, [range(model.num_hidden_layers)], tokens, recompute=recompute)
 
 
 def stage_activation_bytes(
-    model: ModelSection, stage: int, division: Sequence[range], tokens: int, spread: bool = False, others: int = 0
+    model: ModelSection,
+    stage: int,
+    division: Sequence[range],
+    tokens: int,
+    spread: bool = False,
+    others: int = 0,
+    recompute: Collection[RecomputedPart] = (),
 ) -> int:
     """The same of one of a pipeline's stages, which have these layers.
 
@@ -162,9 +178,11 @@ def stage_activation_bytes(
     layers, ends = division[stage], stage + 1 == len(division)
     dense = sum(layer < model.first_k_dense_replace for layer in layers)
     experts = len(layers) - dense + depth * ends
-    expert_layer = _expert_layer(model) + spread * model.num_experts_per_tok * width
-    floats = tokens * (dense * _dense_layer(model) + experts * expert_layer)
-    floats += others * (dense + experts) * _keys_values(model)
+    attention = _attention(model, "attention_up" in recompute) + 2 * (_norm(width) + width)
+    attention -= 2 * (width + 1) * ("norms" in recompute)
+    expert_layer = attention + _experts(model) + spread * model.num_experts_per_tok * width
+    floats = tokens * (dense * (attention + 2 * model.intermediate_size) + experts * expert_layer)
+    floats += others * (dense + experts) * _keys_values(model, "attention_up" in recompute)
     if ends:
         norm = _norm(width)
         # A prediction module: two norms, whose outputs are joined, the join's input, a layer, a norm, the head's gradient.
@@ -178,28 +196,29 @@ def _norm(width: int) -> int:
     return 2 * width + 1
 
 
-def _attention(model: ModelSection) -> int:
+def _attention(model: ModelSection, recomputed: bool) -> int:
     """Of a token, behind the layer's norm: latents, queries, keys, values, output; all heads."""
-    query = 0 if model.q_lora_rank is None else _norm(model.q_lora_rank) + model.q_lora_rank
-    query += model.num_attention_heads * (model.qk_head_dim + model.v_head_dim + 1)
-    return query + _keys_values(model)
+    heads, rank = model.num_attention_heads, model.q_lora_rank
+    output, queries = heads * (model.v_head_dim + 1), heads * model.qk_head_dim
+    if recomputed:
+        queries = queries if rank is None else rank
+    elif rank is not None:
+        queries += _norm(rank) + rank
+    return queries + output + _keys_values(model, recomputed)
 
 
-def _keys_values(model: ModelSection) -> int:
+def _keys_values(model: ModelSection, recomputed: bool) -> int:
     """Of a token: latent, keys, and values with what keys are made of."""
-    latent = model.qk_rope_head_dim + _norm(model.kv_lora_rank) + model.kv_lora_rank
-    return latent + model.num_attention_heads * (model.qk_head_dim + model.qk_nope_head_dim + model.v_head_dim)
+    rank, rotary = model.kv_lora_rank, model.qk_rope_head_dim
+    if recomputed:
+        return rank + rotary
+    unfolded = model.qk_head_dim + model.qk_nope_head_dim + model.v_head_dim
+    return rotary + _norm(rank) + rank + model.num_attention_heads * unfolded
 
 
-def _dense_layer(model: ModelSection) -> int:
-    return 2 * (_norm(model.hidden_size) + model.hidden_size) + _attention(model) + 2 * model.intermediate_size
-
-
-def _expert_layer(model: ModelSection) -> int:
-    """As a dense layer with the shared experts' gate and up, and what routing keeps: affinities, places, and of every chosen
-    expert gate and up; the rest is made again."""
-    chosen, width, inner = model.num_experts_per_tok, model.hidden_size, model.moe_intermediate_size
+def _experts(model: ModelSection) -> int:
+    """Of a token: the shared experts' gate and up, and what routing keeps: affinities, places, and of every chosen expert gate
+    and up; the rest is made again."""
+    chosen, inner = model.num_experts_per_tok, model.moe_intermediate_size
     routing = model.n_routed_experts + 10 * chosen + 3
-    routed = chosen * 2 * inner
-    shared = 2 * model.n_shared_experts * inner
-    return 2 * (_norm(width) + width) + _attention(model) + routing + routed + shared
+    return routing + 2 * inner * (chosen + model.n_shared_experts)

@@ -16,6 +16,7 @@ from sapience.planning.memory import ITEM, gpu_bytes, one_process, training_memo
 from sapience.planning.parameters import count_parameters, training_operations
 from sapience.planning.post_training import post_training_seconds
 from sapience.recipe import Recipe, UserError
+from sapience.recipe.compute import ComputeSection
 from sapience.recipe.extend import ExtendSection
 from sapience.recipe.optimization import BatchSection
 from sapience.recipe.parallel import LayoutSection
@@ -129,7 +130,7 @@ class _Team:
             return self.alone(recipe, section, min(batch.micro_rows, batch.rows), length)
         method = (section.optimizer.name, self._precision(section))
         plan = Plan(self.processes, layout, recipe.model, [batch.rows], batch.micro_rows, "parallel", *method)
-        memory = training_memory(plan, section.optimizer, length)
+        memory = training_memory(plan, section.optimizer, length, section.recompute)
         # The leader puts the whole model together again beside its part, without activations, to look at it.
         weights = (ITEM + 2 * (memory["copies"] > 0)) * count_parameters(recipe.model).total
         leader = memory | {"total": memory["total"] - memory["activations"] + weights}
@@ -140,7 +141,8 @@ class _Team:
 
     def alone(self, recipe: Recipe, section: Training, rows: int, length: int) -> int:
         """For a stage that one process makes."""
-        memory = one_process(recipe.model, section.optimizer, self._precision(section), rows, length)
+        again = section.recompute if isinstance(section, ComputeSection) else ()
+        memory = one_process(recipe.model, section.optimizer, self._precision(section), rows, length, again)
         return gpu_bytes(memory) if self.gpu else PROCESS_BYTES + memory["total"]
 
     def _precision(self, section: Training) -> str:

@@ -157,5 +157,5 @@ def _stage(
         except Impossible as error:
             raise UserError(str(error)) from None
     tokens, micro = sum(rows) * length, max(mesh.cut(max(rows), batch.micro_rows, plan.mesh, layout)) * length
-    memory = training_memory(plan, section.optimizer, length)
+    memory = training_memory(plan, section.optimizer, length, section.recompute)
     return StagePlan(name, phase.steps, tokens, length, micro, tokens * training_operations(model, length), memory)

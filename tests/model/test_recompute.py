@@ -1,13 +1,10 @@
 """Recomputed parts: the same losses and gradients to the last bit, less memory, compiled as well."""
 
-from typing import Any
-
 import pytest
 import torch
+from living import Living
 from tiny_models import tiny_config
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from sapience.model.batch import from_rows
 from sapience.model.linear import Precision
@@ -16,26 +13,6 @@ from sapience.recipe.compute import RecomputedPart
 from sapience.training.objective import NextTokens
 
 PARTS: list[list[RecomputedPart]] = [["norms"], ["attention_up"], ["norms", "attention_up"]]
-
-
-class Living(TorchDispatchMode):
-    """Bytes of what was made within it and is still there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[Any, int]] = {}
-
-    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = op(*args, **(kwargs or {}))
-        for one in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(one, Tensor):
-                storage = one.untyped_storage()
-                self.made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        return result
-
-    @property
-    def bytes(self) -> int:
-        return sum(size for storage, size in self.made.values() if not storage.expired())
 
 
 def trained(parts: list[RecomputedPart], precision: Precision, compiled: bool = False) -> tuple[list[Tensor], int]:

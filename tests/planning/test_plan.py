@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_config, tiny_model
+from living import Living
+from tiny_models import random_batch, tiny_config, tiny_model
 
 from sapience.cli import main
 from sapience.model.batch import from_rows
@@ -63,6 +64,25 @@ def test_activations_are_what_autograd_keeps(changes: dict[str, Any]) -> None:
     config = tiny_config(**WIDER | changes)
     for rows, length in ((4, 128), (2, 64)):
         assert activation_bytes(config, rows * length) == pytest.approx(kept_bytes(config, rows, length), rel=0.02)
+
+
+@pytest.mark.parametrize("parts", [["norms"], ["attention_up"], ["norms", "attention_up"]], ids=str)
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_what_is_made_again_is_not_counted(changes: dict[str, Any], parts: list[Any]) -> None:
+    """As much less as really is there between the passes."""
+    config = tiny_config(**WIDER | changes)
+    batch = random_batch(config, 4, 65)
+
+    def held(recomputed: list[Any]) -> int:
+        model, living = tiny_model(config), Living()
+        model.recompute(recomputed)
+        with living:
+            loss = NextTokens(0.3, 1e-4)(model, batch)
+        assert loss[0].requires_grad
+        return living.bytes
+
+    saved = activation_bytes(config, 4 * 65) - activation_bytes(config, 4 * 65, parts)
+    assert held([]) - held(parts) == pytest.approx(saved, rel=0.02)
 
 
 @pytest.mark.parametrize("moments", ["fp32", "bf16"])
