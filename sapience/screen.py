@@ -177,7 +177,8 @@ class Screen:
         if plan.stages:
             alone = "its memory if one device did it alone"
             title = alone if plan.processes == 1 else f"the memory of the fullest of {plan.processes:,} devices"
-            stages = Table("", *(stage.name for stage in plan.stages), title=f"Training, and {title}")
+            title = f"Training, and {title} (float32 where the recipe names no precision)"
+            stages = Table("", *(stage.name for stage in plan.stages), title=title)
             stages.add_row("steps", *(f"{stage.steps:,}" for stage in plan.stages))
             stages.add_row("tokens", *(amount(stage.tokens) for stage in plan.stages))
             stages.add_row("tokens in a row", *(f"{stage.length:,}" for stage in plan.stages))

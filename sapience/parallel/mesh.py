@@ -91,6 +91,11 @@ class Plan:
     """Both of the stage that is shared, as its recipe names them."""
 
     @property
+    def full_step(self) -> int:
+        """Rows of the largest step; without steps any number that can be cut would do."""
+        return max(self.rows, default=2 * self.micro_rows * self.ranks)
+
+    @property
     def data(self) -> int:
         return max(1, self.ranks // self.parallel.pipeline)
 

@@ -44,7 +44,7 @@ def training_memory(
     float32. Raises Impossible where the plan is.
     """
     mesh, layout, model = plan.mesh, plan.parallel, plan.model
-    rows = cut(max(plan.rows), plan.micro_rows, mesh, layout)
+    rows = cut(plan.full_step, plan.micro_rows, mesh, layout)
     schedule = one_forward_one_backward(1, 1)
     if mesh.pipeline > 1:
         schedule = SCHEDULES[layout.schedule](mesh.pipeline, len(rows) // mesh.readers)
@@ -69,16 +69,10 @@ def training_memory(
 
 
 def one_process(
-    model: ModelSection,
-    optimizer: OptimizerSection,
-    precision: str,
-    rows: int,
-    length: int,
-    recompute: Collection[RecomputedPart] = (),
+    model: ModelSection, optimizer: OptimizerSection, precision: str, rows: int, length: int
 ) -> dict[str, int]:
     """`training_memory` of a process that trains alone, with so many rows at once."""
-    plan = Plan(1, LayoutSection(), model, [rows], rows, precision=precision)
-    return training_memory(plan, optimizer, length, recompute)
+    return training_memory(Plan(1, LayoutSection(), model, [rows], rows, precision=precision), optimizer, length)
 
 
 def gpu_bytes(memory: dict[str, int]) -> int:

@@ -7,19 +7,16 @@ on a CPU; how long a GPU takes is not estimated, and what it has to hold may be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sapience.parallel.mesh import Plan
 from sapience.planning.failures import REMEDIES
 from sapience.planning.machine import Machine
 from sapience.planning.memory import ITEM, gpu_bytes, one_process, training_memory
+from sapience.planning.mesh import plan_for
 from sapience.planning.parameters import count_parameters, training_operations
 from sapience.planning.post_training import post_training_seconds
 from sapience.recipe import Recipe, UserError
-from sapience.recipe.compute import ComputeSection
-from sapience.recipe.extend import ExtendSection
-from sapience.recipe.optimization import BatchSection
-from sapience.recipe.parallel import LayoutSection
+from sapience.recipe.extend import ExtendSection, PhaseSection
 from sapience.recipe.policy import PolicySection
 from sapience.recipe.pretrain import PretrainSection
 from sapience.recipe.reward import RewardSection
@@ -81,14 +78,14 @@ def needs_of(recipe: Recipe, cores: int = 2, gpu: bool = False, processes: int =
         section = recipe.pretrain
         tokens = section.steps * section.batch.rows * section.length
         seconds += tokens * training_operations(recipe.model, section.length) / rate
-        memory["pretrain"] = team.shared(recipe, section, recipe.parallel, section.batch, section.length)
+        memory["pretrain"] = team.shared(recipe, section, section, section.length)
         disk += (section.keep_checkpoints + 1) * 12 * weights + 4 * weights
     if "extend" in stages:
         for phase in recipe.extend.phases:
             length = phase.factor * recipe.pretrain.length
             tokens = phase.steps * phase.batch.rows * length
             seconds += tokens * training_operations(recipe.model, length) / rate
-            held = team.shared(recipe, recipe.extend, recipe.parallel.extending, phase.batch, length)
+            held = team.shared(recipe, recipe.extend, phase, length)
             memory["extend"] = max(memory.get("extend", 0), held)
         disk += (recipe.extend.keep_checkpoints + 1) * 12 * weights + 4 * weights
     seconds += post_training_seconds(recipe, stages, rate)
@@ -120,29 +117,28 @@ class _Team:
         self,
         recipe: Recipe,
         section: PretrainSection | ExtendSection,
-        layout: LayoutSection,
-        batch: BatchSection,
+        phase: PretrainSection | PhaseSection,
         length: int,
     ) -> int:
         """Of a GPU's memory, or of this machine's for all processes here, for a stage that they share."""
         # How a model of the user's own is divided is not known here.
-        if self.processes == 1 or section.model is not None:
-            return self.alone(recipe, section, min(batch.micro_rows, batch.rows), length)
-        method = (section.optimizer.name, self._precision(section))
-        plan = Plan(self.processes, layout, recipe.model, [batch.rows], batch.micro_rows, "parallel", *method)
+        own = recipe.pretrain.model is not None or section.model is not None
+        processes = 1 if own else self.processes
+        plan = replace(plan_for(recipe, recipe.model, section, phase, processes), precision=self._precision(section))
         memory = training_memory(plan, section.optimizer, length, section.recompute)
+        if processes == 1:
+            return self._held(memory)
         # The leader puts the whole model together again beside its part, without activations, to look at it.
         weights = (ITEM + 2 * (memory["copies"] > 0)) * count_parameters(recipe.model).total
         leader = memory | {"total": memory["total"] - memory["activations"] + weights}
-        if self.gpu:
-            return max(gpu_bytes(memory), gpu_bytes(leader))
-        others = (self.here - 1) * (PROCESS_BYTES + memory["total"])
-        return PROCESS_BYTES + max(memory["total"], leader["total"]) + others
+        most = max(self._held(memory), self._held(leader))
+        return most if self.gpu else most + (self.here - 1) * self._held(memory)
 
     def alone(self, recipe: Recipe, section: Training, rows: int, length: int) -> int:
         """For a stage that one process makes."""
-        again = section.recompute if isinstance(section, ComputeSection) else ()
-        memory = one_process(recipe.model, section.optimizer, self._precision(section), rows, length, again)
+        return self._held(one_process(recipe.model, section.optimizer, self._precision(section), rows, length))
+
+    def _held(self, memory: dict[str, int]) -> int:
         return gpu_bytes(memory) if self.gpu else PROCESS_BYTES + memory["total"]
 
     def _precision(self, section: Training) -> str:
@@ -174,7 +170,7 @@ def check_before(recipe: Recipe, machine: Machine, need: Needs) -> None:
         raise UserError(
             f"recipe '{recipe.name}' needs about {_gib(need.memory_bytes)} of memory and "
             f"{_gib(machine.memory_available_bytes)} is free: close other programs, raise the container's limit, or "
-            f"{_remedy(need)}"
+            + ("take a smaller model or fewer processes here" if need.gpu_bytes else _remedy(need))
         )
     if need.disk_bytes > machine.disk_free_bytes:
         raise UserError(

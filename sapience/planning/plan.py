@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sapience.model.config_json import load_config
-from sapience.parallel import mesh
-from sapience.parallel.schedule import Impossible
+from sapience.parallel.mesh import cut
 from sapience.planning.memory import training_memory
+from sapience.planning.mesh import check_plan, plan_for
 from sapience.planning.parameters import (
     cache_bytes,
     count_parameters,
@@ -22,13 +22,11 @@ from sapience.planning.parameters import (
     prediction_parts,
     training_operations,
 )
-from sapience.recipe import Recipe, UserError
+from sapience.recipe import Recipe
 from sapience.recipe.extend import ExtendSection, PhaseSection
 from sapience.recipe.model import ModelSection
-from sapience.recipe.parallel import LayoutSection
 from sapience.recipe.pretrain import PretrainSection
 from sapience.run import resolve_model
-from sapience.training.schedule import rows_of_steps
 
 
 @dataclass(frozen=True)
@@ -143,19 +141,12 @@ def _stage(
     phase: PretrainSection | PhaseSection,
     length: int,
 ) -> StagePlan:
-    called, layout = "parallel", LayoutSection()
+    plan = plan_for(recipe, model, section, phase, processes)
     if processes > 1:
-        extends = isinstance(section, ExtendSection)
-        called = recipe.parallel.extending_name if extends else called
-        layout = recipe.parallel.extending if extends else recipe.parallel
-    batch, rows = phase.batch, rows_of_steps(phase.batch, phase.steps)
-    method = (section.optimizer.name, section.precision)
-    plan = mesh.Plan(processes, layout, model, rows, batch.micro_rows, called, *method)
-    if processes > 1:
-        try:
-            mesh.mesh_of(plan)
-        except Impossible as error:
-            raise UserError(str(error)) from None
-    tokens, micro = sum(rows) * length, max(mesh.cut(max(rows), batch.micro_rows, plan.mesh, layout)) * length
+        check_plan(plan)
+    tokens, micro = (
+        sum(plan.rows) * length,
+        max(cut(plan.full_step, plan.micro_rows, plan.mesh, plan.parallel)) * length,
+    )
     memory = training_memory(plan, section.optimizer, length, section.recompute)
     return StagePlan(name, phase.steps, tokens, length, micro, tokens * training_operations(model, length), memory)

@@ -67,12 +67,12 @@ def share_training(
         return SharedTraining(model, PlainLoop(model, objective), None, None, section)
     try:
         method = {"optimizer": section.optimizer.name, "precision": section.precision}
-        mesh = mesh_of(Plan(team.size, layout, model.config, rows, micro_rows, **method))
+        plan = Plan(team.size, layout, model.config, rows, micro_rows, **method)
+        mesh = mesh_of(plan)
     except Impossible as error:
         raise UserError(str(error)) from None
-    whole_step = rows[0] if rows else 2 * micro_rows * team.size  # without steps any would do
-    first = len(cut(whole_step, micro_rows, mesh, layout))
-    sizes = set(cut(max(rows, default=whole_step), micro_rows, mesh, layout))
+    first = len(cut(rows[0] if rows else plan.full_step, micro_rows, mesh, layout))
+    sizes = set(cut(plan.full_step, micro_rows, mesh, layout))
     device = choose_device(section.device)
     narrow = chosen_precision(section, device) == "bf16"
     shared = spread(model, objective, mesh, layout, first, device, narrow)

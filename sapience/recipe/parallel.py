@@ -47,8 +47,3 @@ class ParallelSection(LayoutSection):
     def extending(self) -> LayoutSection:
         """The layout of `extend`."""
         return self if self.extend is None else self.extend
-
-    @property
-    def extending_name(self) -> str:
-        """What the recipe calls it."""
-        return "parallel" if self.extend is None else "parallel.extend"

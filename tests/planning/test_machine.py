@@ -183,3 +183,8 @@ def test_processes_that_share_a_training_need_less_each() -> None:
     assert needs_of(recipe, processes=8, here=1).memory_bytes < needs_of(recipe, processes=8).memory_bytes / 3
     own = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"model": "mine"})})
     assert needs_of(own, gpu=True, processes=8).gpu_bytes == alone.gpu_bytes
+    # its layers are not those of the recipe's section, which 32 stages could not have
+    longer = own.model_copy(update={"stages": ["extend"], "parallel": ParallelSection(pipeline=32)})
+    assert needs_of(longer, gpu=True, processes=32) == replace(
+        needs_of(longer, gpu=True), memory_bytes=needs_of(longer, gpu=True, processes=32).memory_bytes
+    )

@@ -199,6 +199,15 @@ def test_v3_on_its_2048_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "if one device did it alone" in out
 
 
+@pytest.mark.parametrize("processes", [1, 4])
+def test_a_phase_without_steps(capsys: pytest.CaptureFixture[str], processes: int) -> None:
+    phases = "extend.phases=[{factor: 8, steps: 0, batch: {rows: 4, micro_rows: 1}, peak: 1.0e-3}]"
+    layout = ["--processes", str(processes), "parallel.pipeline=2", "parallel.schedule=dualpipe"]
+    code, out = planned(capsys, str(RECIPES / "v3-lite-16b.yaml"), "--json", phases, *layout)
+    stage = json.loads(out)["stages"]["extend x8"]
+    assert code == 0 and stage["tokens"] == 0 and stage["memory_bytes"]["activations"] > 0
+
+
 def test_a_model_of_ones_own_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """The folder's own sizes and context are counted, not the recipe's defaults."""
     config = tiny_config(max_position_embeddings=96)
